@@ -1,0 +1,1 @@
+"""Who may halt: enrolled keys, the touch, and the proof that it leaves."""

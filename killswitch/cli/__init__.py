@@ -1,0 +1,1 @@
+"""One file per command; `terminal` is the whole voice of the tool."""

@@ -1,0 +1,1 @@
+"""One file per vendor: the only imports of vendor packages, time-outs, redaction, errors."""

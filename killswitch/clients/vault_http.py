@@ -1,0 +1,152 @@
+"""How to speak with Vault and no further: bounded answers, no redirect, no word of a library."""
+
+import io
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
+from killswitch.secret import redact
+
+if TYPE_CHECKING:
+    import hvac
+    import requests
+
+MAX_BODY: Final = 4 * 1024 * 1024
+_POOL: Final = 16
+_WORDS: Final = {
+    429: "too many requests",
+    472: "a disaster recovery secondary, which serves no requests",
+    473: "a performance standby that does not forward",
+    501: "not initialised",
+    503: "sealed or down",
+}
+
+T = TypeVar("T")
+Ask = Callable[["hvac.Client"], object]
+
+
+class Errors(msgspec.Struct):
+    """Vault's body for what went wrong; an empty folder has no errors, but says so."""
+
+    errors: list[str] | None = None
+
+
+def checked(address: str) -> str:
+    """Return `address`; ValueError unless it is https, or http to this machine."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if not host or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("the address of vault looks like https://vault.internal:8200")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise ValueError(f"https is required except for loopback: {host}")
+    return address.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def new_client(
+    address: str,
+    *,
+    token: str,
+    namespace: str | None,
+    timeout_s: tuple[float, float],
+    session: "requests.Session",
+) -> "hvac.Client":
+    """Return an hvac client that takes nothing from the environment and raises no status."""
+    import hvac
+
+    return hvac.Client(
+        url=address,
+        token=token,  # never None: hvac would look for one in the environment
+        cert=(),  # type: ignore[arg-type]  # None would let in VAULT_CLIENT_CERT
+        timeout=timeout_s,  # type: ignore[arg-type]  # handed on to requests
+        allow_redirects=False,
+        session=session,
+        adapter=hvac.adapters.RawAdapter,
+        namespace=namespace,
+        ignore_exceptions=True,
+    )
+
+
+def new_session(ca_file: str | None) -> "requests.Session":
+    """Return a session without proxies and .netrc that reads bounded answers."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = ca_file or True
+    session.hooks["response"] = [_bounded]
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL, max_retries=0))
+    return session
+
+
+def _bounded(response: "requests.Response", **_: Any) -> None:
+    """Read at most `MAX_BODY` of an answer before anyone else reads all of it."""
+    body = response.raw.read(MAX_BODY + 1, decode_content=True)
+    if len(body) > MAX_BODY:
+        response.close()
+        raise GarbledError(f"vault answered more than {MAX_BODY} bytes")
+    response.raw = io.BytesIO(body)
+
+
+def send(vault: "hvac.Client", ask: Ask) -> tuple[int, bytes]:
+    """Return status and body. What the libraries say is not repeated: it may hold the token."""
+    import requests
+    import urllib3
+
+    try:
+        response = cast("requests.Response", ask(vault))  # what hvac's RawAdapter returns
+    except (requests.Timeout, urllib3.exceptions.TimeoutError):
+        raise UnreachableError("vault did not answer in time") from None
+    except requests.exceptions.SSLError:
+        raise UnreachableError("the TLS certificate of vault is not accepted") from None
+    except requests.ConnectionError:
+        raise UnreachableError("no connection to vault, or it was cut") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        raise GarbledError(f"no whole answer from vault ({type(error).__name__})") from None
+    except OSError as error:
+        raise UnreachableError(f"no connection to vault ({type(error).__name__})") from None
+    return response.status_code, response.content
+
+
+def not_ok(status: int, body: bytes) -> VendorError:
+    """Return the error that a status stands for, with Vault's own words."""
+    try:
+        said = parse(body, Errors)
+        lines = [line.strip(" \t*") for text in said.errors or [] for line in text.splitlines()]
+    except GarbledError:
+        lines = []
+    text = ", ".join(line for line in lines if line and "occurred:" not in line)
+    text = plain(text) or _WORDS.get(status, "")
+    problem = f"vault answered {status}" + (f": {text}" if text else "")
+    if 300 <= status < 400:
+        return RefusedError(f"{problem}: a redirect, which is not followed")
+    if status in {401, 403}:
+        return RefusedError(problem)
+    if status in {412, 429, 472, 473} or status >= 500:
+        return UnreachableError(problem)
+    return GarbledError(problem)
+
+
+def parse(body: bytes, shape: type[T]) -> T:
+    """Return the JSON `body` as `shape`, or raise GarbledError."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise GarbledError("vault answered something that is not its api's json") from None
+
+
+def plain(text: str) -> str:
+    """Return `text` as one short printable line without secrets."""
+    return redact("".join(char if char.isprintable() else "?" for char in text))[:300]

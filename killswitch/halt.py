@@ -1,0 +1,249 @@
+"""The engine: carries out one order on all steps side by side. Pure, and it never raises.
+
+`carry_out` is a generator. It yields a `Wait` (calls to start now, and when to wake it) and is sent
+an `Event` (a call came back, time passed, the operator pressed Ctrl-C). Its value is the report.
+`runner` drives it with threads and the wall clock, the tests with a virtual clock.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+
+from killswitch.converge import Limits
+from killswitch.model import HaltReport, Mode, Order, Outcome, Proof, Step, StepResult
+from killswitch.task import Call, Done, State, Task
+from killswitch.verdict import Intent
+
+
+class Pressed(IntEnum):
+    """How often the operator pressed Ctrl-C after the touch."""
+
+    ONCE = 1
+    TWICE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed, and nothing came back."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """The operator pressed Ctrl-C: once, no more attempts; twice, leave."""
+
+    now: float
+    pressed: Pressed
+
+
+Event = Done | Tick | Interrupt
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What the driver does next: start `calls`, wait for an event, but not past `until`.
+
+    `progress` returns the results so far, for the screen.
+    """
+
+    calls: tuple[Call, ...]
+    until: float
+    progress: Callable[[], tuple[StepResult, ...]]
+
+
+def _nobody(_report: HaltReport) -> Sequence[Step]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Everything one order needs, already built; the engine only carries it out.
+
+    `record` is the step that writes the order down before the first side effect, and
+    `record_elsewhere` the one that does so when it fails. `tell` and `conclude` make the last
+    steps from the report so far. `known` holds, per (step, system), the targets that earlier
+    runs saw live.
+    """
+
+    order: Order
+    proof: Proof | None
+    intent: Intent
+    steps: tuple[Step, ...]
+    started_at: datetime
+    record: Step | None = None
+    record_elsewhere: Step | None = None
+    tell: Callable[[HaltReport], Sequence[Step]] = _nobody
+    conclude: Callable[[HaltReport], Sequence[Step]] = _nobody
+    conclude_elsewhere: Callable[[HaltReport], Sequence[Step]] = _nobody
+    known: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+
+
+Flow = Generator[Wait, Event, HaltReport]
+
+
+def carry_out(assignment: Assignment, limits: Limits, now: float) -> Flow:
+    """Carry out one order, from the touch at `now` to the report, by the deadline.
+
+    Raises:
+        ValueError: only a live order may perform; anything else may look or rehearse.
+    """
+    if assignment.intent is Intent.PERFORM and assignment.order.mode is not Mode.LIVE:
+        raise ValueError(f"a {assignment.order.mode} order may not perform")
+    return _Halt(assignment, limits, now).run()
+
+
+class _Halt:
+    def __init__(self, assignment: Assignment, limits: Limits, now: float) -> None:
+        self._job = assignment
+        self._limits = limits
+        self._origin = self._now = now
+        self._ids = itertools.count(1)
+        self._tasks: list[Task] = []
+        self._outbox: list[Call] = []
+        self._pressed = 0
+        self._end = now + limits.deadline_s
+        self._work_end = self._end - min(limits.wrap_up_s, limits.deadline_s / 4)
+
+    def run(self) -> Flow:
+        """Record, halt, look again, tell, conclude."""
+        yield from self._record_order()
+        wave = [self._begin(step, self._job.intent) for step in self._job.steps]
+        yield from self._until(self._work_end, lambda: _at_rest(wave))
+        if self._job.intent is Intent.PERFORM:
+            yield from self._look_again(wave)
+        for task in wave:
+            task.close()
+        brief = 4 * self._limits.intent_s
+        if self._pressed < Pressed.TWICE:
+            yield from self._finish(self._job.tell, until=self._end - 2 * brief)
+        until = min(self._now + brief, self._end - self._limits.intent_s)
+        said = yield from self._finish(self._job.conclude, until=until)
+        if not _good(said):
+            until = min(self._now + brief, self._end)
+            yield from self._finish(self._job.conclude_elsewhere, until=until)
+        return self._report()
+
+    def _record_order(self) -> Generator[Wait, Event, None]:
+        """Write the order down, here or elsewhere; when the budget is spent, go on without."""
+        limit = self._now + self._limits.intent_s
+        tasks: list[Task] = []
+        for step in (self._job.record, self._job.record_elsewhere):
+            if step is None or any(_good([task]) for task in tasks):
+                continue
+            tasks.append(self._begin(step, Intent.PERFORM))
+            yield from self._until(limit, lambda: tasks[-1].state is not State.WORKING)
+        if tasks:
+            yield from self._until(limit, lambda: any(_good([task]) for task in tasks))
+
+    def _look_again(self, wave: list[Task]) -> Generator[Wait, Event, None]:
+        """After a pause read everything once more; what came back is ended again."""
+        for second_look in range(self._limits.second_looks):
+            if self._pressed >= Pressed.TWICE:
+                return
+            again = [task for task in wave if _worth_another_look(task, second_look)]
+            if not again:
+                return
+            pause_end = self._now + self._limits.stay_down_s
+            yield from self._until(min(pause_end, self._work_end), lambda: False)
+            if self._now >= self._work_end or self._pressed >= Pressed.TWICE:
+                return
+            for task in again:
+                self._outbox += task.resume(self._now)
+            yield from self._until(self._work_end, lambda: _at_rest(wave))
+
+    def _finish(
+        self, make: Callable[[HaltReport], Sequence[Step]], *, until: float
+    ) -> Generator[Wait, Event, list[Task]]:
+        """Run the last steps, which are made from the report so far."""
+        tasks = [self._begin(step, Intent.PERFORM) for step in make(self._report())]
+        yield from self._until(until, lambda: _at_rest(tasks))
+        return tasks
+
+    def _begin(self, step: Step, intent: Intent) -> Task:
+        known = self._job.known.get((step.name, step.system), frozenset())
+        task = Task(step, intent, self._limits, known=known, ids=self._ids, origin=self._origin)
+        self._tasks.append(task)
+        self._outbox += task.start(self._now)
+        return task
+
+    def _until(self, limit: float, over: Callable[[], bool]) -> Generator[Wait, Event, None]:
+        """Let events come in until `over`, or until `limit`, or until the operator leaves."""
+        leaving = self._pressed >= Pressed.TWICE
+        while not over() and self._now < limit:
+            if self._pressed >= Pressed.TWICE and not leaving:
+                return
+            wake = min([limit, *(task.wake for task in self._tasks)], default=math.inf)
+            calls, self._outbox = tuple(self._outbox), []
+            self._take(
+                (yield Wait(calls=calls, until=max(wake, self._now), progress=self._results))
+            )
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Done(ended=now):
+                self._now = max(self._now, now)
+                for task in self._tasks:
+                    if task.owns(event.id):
+                        self._outbox += task.done(event)
+                        break
+            case Tick(now):
+                self._now = max(self._now, now)
+            case Interrupt(now, pressed):
+                self._now = max(self._now, now)
+                self._pressed = max(self._pressed, pressed)
+                for task in self._tasks:
+                    self._outbox += task.hurry(self._now)
+        for task in self._tasks:
+            self._outbox += task.tick(self._now)
+
+    def _results(self) -> tuple[StepResult, ...]:
+        return tuple(task.result() for task in self._tasks)
+
+    def _report(self) -> HaltReport:
+        results = self._results()
+        containment = [result for result in results if not result.evidence]
+        halted = (
+            self._job.intent is Intent.PERFORM
+            and bool(containment)
+            and all(result.outcome.ended for result in containment)
+        )
+        clean = [task.ledger.clean_since for task in self._tasks if not task.ledger.evidence]
+        seen = [moment for moment in clean if moment is not None]
+        return HaltReport(
+            order=self._job.order,
+            proof=self._job.proof,
+            results=results,
+            halted=halted,
+            degraded=_degraded(results),
+            started_at=self._job.started_at,
+            verified_s=max(seen) - self._origin if halted and seen else None,
+            elapsed_s=self._now - self._origin,
+        )
+
+
+def _at_rest(tasks: Sequence[Task]) -> bool:
+    return all(task.state is not State.WORKING for task in tasks)
+
+
+def _worth_another_look(task: Task, second_look: int) -> bool:
+    if task.state is not State.RESTING:
+        return False
+    # What is still live gets one more chance; what was clean is looked at until confirmed.
+    return second_look == 0 or (task.ledger.clean and not task.ledger.confirmed)
+
+
+def _good(tasks: Sequence[Task]) -> bool:
+    return all(task.result().outcome.ended for task in tasks)
+
+
+def _degraded(results: Sequence[StepResult]) -> tuple[str, ...]:
+    good = {Outcome.VERIFIED, Outcome.ALREADY, Outcome.REHEARSED}
+    return tuple(
+        f"{result.step} {result.system}: {result.error or result.targets[0].saw}"
+        for result in results
+        if result.evidence and result.outcome not in good
+    )

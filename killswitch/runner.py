@@ -1,0 +1,107 @@
+"""What carries out an order for real: daemon threads, one queue, the wall clock.
+
+A vendor's own time-out covers neither DNS nor a slow drip, so no call is ever waited for: each
+runs in a daemon thread of its own and may be left behind. The process therefore ends with
+`os._exit` after a halt (see `killswitch.__main__`), or a stuck call would hold it.
+"""
+
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+from killswitch.halt import Event, Flow, Interrupt, Pressed, Tick
+from killswitch.model import HaltReport, StepResult
+from killswitch.task import Call, Done
+
+Clock = Callable[[], float]
+Show = Callable[[tuple[StepResult, ...]], None]
+
+REDRAW_S = 0.1
+
+
+class Runner:
+    """Runs one flow of the engine to its report.
+
+    Args:
+        clock: seconds, monotonic.
+        show: called at most every `REDRAW_S` with the results so far; must not raise.
+    """
+
+    def __init__(self, *, clock: Clock = time.monotonic, show: Show | None = None) -> None:
+        self._clock = clock
+        self._show = show
+        self._shown_at = 0.0
+        self._pressed = 0
+        # SimpleQueue.put may be called from a signal handler; Queue.put may not.
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def run(self, start: Callable[[float], Flow]) -> HaltReport:
+        """Drive the flow that `start` makes from the current time, and return its report."""
+        flow = start(self._clock())
+        with self._signals():
+            try:
+                wait = next(flow)
+                while True:
+                    for call in wait.calls:
+                        self._spawn(call)
+                    self._draw(wait.progress)
+                    wait = flow.send(self._next_event(wait.until))
+            except StopIteration as end:
+                report: HaltReport = end.value
+                return report
+
+    def interrupt(self) -> None:
+        """Take note of one Ctrl-C; safe in a signal handler."""
+        self._pressed = min(self._pressed + 1, int(Pressed.TWICE))
+        self._events.put(Interrupt(self._clock(), Pressed(self._pressed)))
+
+    def _next_event(self, until: float) -> Event:
+        left = until - self._clock()
+        if self._show is not None:
+            left = min(left, REDRAW_S)
+        try:
+            return self._events.get(timeout=max(left, 0))
+        except queue.Empty:
+            return Tick(self._clock())
+
+    def _spawn(self, call: Call) -> None:
+        threading.Thread(target=self._make, args=(call,), name=call.label, daemon=True).start()
+
+    def _make(self, call: Call) -> None:
+        started = self._clock()
+        value: object = None
+        error: Exception | None = None
+        try:
+            value = call.run()
+        except Exception as problem:  # noqa: BLE001 (the boundary that turns it into a result)
+            error = problem
+        self._events.put(Done(call.id, value, error, started, self._clock()))
+
+    def _draw(self, progress: Callable[[], tuple[StepResult, ...]]) -> None:
+        now = self._clock()
+        if self._show is not None and now - self._shown_at >= REDRAW_S:
+            self._shown_at = now
+            self._show(progress())
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM become events; a closed terminal is no reason to stop."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def pressed(_signal: int, _frame: FrameType | None) -> None:
+            self.interrupt()
+
+        with ExitStack() as handlers:
+            handlers.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, pressed))
+            handlers.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, pressed))
+            if sys.platform != "win32":
+                ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                handlers.callback(signal.signal, signal.SIGHUP, ignored)
+            yield

@@ -1,0 +1,149 @@
+"""The tables of `killswitch.toml` as types: every field is a key, every default is here."""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+
+_BYBIT_HOSTS: Final = {
+    "mainnet": "https://api.bybit.com",
+    "testnet": "https://api-testnet.bybit.com",
+}
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of the file; every field is a key."""
+
+
+class KubernetesSection(Section, frozen=True, kw_only=True):
+    """`[[kubernetes]]`: one cluster, and the namespaces that hold nothing but the trader."""
+
+    name: str
+    kubeconfig: str
+    context: str
+    namespaces: tuple[str, ...]
+    grace_s: int = 1
+
+
+class HeldKey(Section, frozen=True, kw_only=True):
+    """`[[bybit.held]]`: a key of a sub account that only killswitch holds, to cancel orders."""
+
+    sub: str
+    api_key: str
+    api_secret: str
+
+
+class BybitSection(Section, frozen=True, kw_only=True):
+    """`[[bybit]]`: one master credential."""
+
+    name: str
+    api_key: str
+    api_secret: str
+    environment: Literal["mainnet", "testnet"] = "mainnet"
+    endpoint: str = ""
+    orders: Literal["entries", "all"] = "entries"
+    held: tuple[HeldKey, ...] = ()
+    ca_file: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where the API answers."""
+        return self.endpoint or _BYBIT_HOSTS[self.environment]
+
+
+class KakuninSection(Section, frozen=True, kw_only=True):
+    """`[[kakunin]]`: one tenant key and the agents to halt with it."""
+
+    name: str
+    api_key: str
+    agents: tuple[str, ...]
+    base_url: str = "https://www.kakunin.ai/api/v1"
+    reason: Literal[
+        "kill_switch_activated",
+        "risk_threshold_exceeded",
+        "regulatory_order",
+        "operator_initiated",
+    ] = "kill_switch_activated"
+    ca_file: str = ""
+
+
+class VaultSection(Section, frozen=True, kw_only=True):
+    """`[[vault]]`: one Vault and the paths to wipe in it, each from its mount's name on."""
+
+    name: str
+    address: str
+    token: str
+    paths: tuple[str, ...]
+    namespace: str = ""
+    ca_file: str = ""
+
+
+class TelegramSection(Section, frozen=True, kw_only=True):
+    """`[[telegram]]`: one chat to tell."""
+
+    name: str
+    token: str
+    chat_id: str
+    thread_id: int | None = None
+    base_url: str = "https://api.telegram.org/bot"
+
+
+SystemSection = KubernetesSection | BybitSection | KakuninSection | VaultSection | TelegramSection
+SYSTEMS: Final[Mapping[str, type[SystemSection]]] = {
+    "kubernetes": KubernetesSection,
+    "bybit": BybitSection,
+    "kakunin": KakuninSection,
+    "vault": VaultSection,
+    "telegram": TelegramSection,
+}
+
+
+class KeysSection(Section, frozen=True, kw_only=True):
+    """`[keys]`: the name that the security keys are enrolled for, and the file that lists them."""
+
+    rp_id: str = "killswitch.internal"
+    file: str = "keys.json"
+
+
+class JournalSection(Section, frozen=True, kw_only=True):
+    """`[journal]`: where the evidence goes; empty means the user's state folder."""
+
+    file: str = ""
+    fallback: str = ""
+
+
+class HaltSection(Section, frozen=True, kw_only=True):
+    """`[halt]`: bounds, in seconds."""
+
+    deadline_s: float = 60.0
+    stay_down_s: float = 5.0
+    patience_s: float = 15.0
+    touch_timeout_s: float = 60.0
+
+
+class DrillSection(Section, frozen=True, kw_only=True):
+    """`[drill]`: how often a drill is due."""
+
+    every_days: int = 90
+
+
+class SandboxSection(Section, frozen=True, kw_only=True):
+    """`[sandbox]`: written by `killswitch sandbox`; the touch comes from a software key."""
+
+    software_key: str
+
+
+class File(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    name: str = "unnamed"
+    keys: KeysSection = KeysSection()
+    journal: JournalSection = JournalSection()
+    halt: HaltSection = HaltSection()
+    drill: DrillSection = DrillSection()
+    sandbox: SandboxSection | None = None
+    kubernetes: tuple[KubernetesSection, ...] = ()
+    bybit: tuple[BybitSection, ...] = ()
+    kakunin: tuple[KakuninSection, ...] = ()
+    vault: tuple[VaultSection, ...] = ()
+    telegram: tuple[TelegramSection, ...] = ()

@@ -1,0 +1,132 @@
+"""Bybit: delete the bots' keys, cancel what is open with a held key, the own key last."""
+# ruff: noqa: D102 (the protocol's docstring says what its names do not)
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar, Final, Literal, Protocol, TypeAlias
+
+from killswitch.errors import RefusedError
+from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
+
+# What one cancel-all reaches: category, "settleCoin" or "symbol" or "", its value, orderFilter.
+Sweep: TypeAlias = tuple[str, str, str, str]
+WEB: Final = "https://www.bybit.com/app/user/api-management"
+
+
+class DeadKeyError(RefusedError):
+    """The key answers as if it had never existed (10003 or HTTP 401)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Ids as listed; `missing` says what could not be seen, for good if `lasting`."""
+
+    ids: tuple[str, ...] = ()
+    missing: str = ""
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a key sees if it still `answers`: open orders per sweep, positions (or why none)."""
+
+    answers: bool = False
+    orders: Mapping[Sweep, int] = field(default_factory=dict)
+    positions: tuple[str, ...] = ()
+    no_positions: str = ""
+    missing: str = ""
+    lasting: bool = False
+
+
+class Exchange(Protocol):
+    """A master key, and the keys held in its sub accounts by uid; uid "" is its own account.
+
+    `own_trades` raises RefusedError unless the own key is a master key that may write.
+    `spent`: killswitch had that key deleted after its last clean look. `prove` shows by query-api
+    that a key may do its part. `label` is an id's last characters, four or more.
+    """
+
+    own_id: str
+    held_ids: Mapping[str, str]
+
+    def own_trades(self) -> bool: ...
+    def spent(self, uid: str) -> bool: ...
+    def prove(self, uid: str) -> Receipt: ...
+    def label(self, uid: str, key_id: str) -> str: ...
+    def sub_uids(self) -> Listed: ...
+    def sub_keys(self, uid: str) -> Listed: ...
+    def account(self, uid: str) -> Account: ...
+    def each(self, look: Callable[[str], Plan], uids: Iterable[str]) -> list[Plan]: ...
+    def delete_sub_key(self, uid: str, key_id: str) -> Receipt: ...
+    def delete_own_key(self) -> Receipt: ...
+    def cancel_orders(self, uid: str, sweeps: Iterable[Sweep]) -> Receipt: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKeys:
+    """Ends all access that one Bybit master key reaches; orders="entries" leaves stop orders."""
+
+    exchange: Exchange
+    system: str
+    orders: Literal["entries", "all"] = "entries"
+    name: ClassVar[str] = "bybit"
+    evidence: ClassVar[bool] = False
+
+    def plan(self) -> Plan:
+        """See the keys in the master's own lists, the orders with the keys held there."""
+        own = f"own key …{self.exchange.label('', self.exchange.own_id)}"
+        try:
+            trades = self.exchange.own_trades()
+        except RefusedError as error:
+            return self._without_own_key(own, error)
+        subs = self.exchange.sub_uids()
+        uids = sorted({*subs.ids, *self.exchange.held_ids})
+        rest = _join(
+            *self.exchange.each(self._sub, uids),
+            self._orders("", self.exchange.account("") if trades else None),
+            _end("sub accounts", f"{len(uids)} looked at", subs),
+            Plan(notes=(_hidden(f"other master keys of {self.system} are not visible"),)),
+        )
+        why = "kept so that a second run can delete what is left" if rest.live or rest.blind else ""
+        return _join(rest, self._delete(own, 5, self.exchange.delete_own_key, why))
+
+    def _without_own_key(self, own: str, error: RefusedError) -> Plan:
+        """Say what is left to see; orders are still cancelled where a key is held."""
+        what = f"sub accounts and other master keys of {self.system} are not visible"
+        end = Plan(clear=(Clear(own, error.problem, only_if_known=True),), notes=(_hidden(what),))
+        if isinstance(error, DeadKeyError) and self.exchange.spent(""):
+            return end
+        held = sorted(self.exchange.held_ids)
+        parts = self.exchange.each(lambda uid: self._orders(uid, self.exchange.account(uid)), held)
+        if not isinstance(error, DeadKeyError):
+            if not any(part.live or part.clear for part in parts):
+                raise error
+            end = _end(own, "", Listed((), error.problem, lasting=True))
+        lost = Listed((), f"cannot be listed: {error.problem}", lasting=True)
+        return _join(end, _end("sub accounts", "", lost), *parts)
+
+    def _sub(self, uid: str) -> Plan:
+        """Look at the keys first: with no bot's key left, no order can follow the ones read."""
+        keys, held = self.exchange.sub_keys(uid), self.exchange.held_ids.get(uid, "")
+        account = self.exchange.account(uid) if held else None
+        orders = self._orders(uid, account)
+        bots = [key for key in keys.ids if key != held]
+        parts = [self._delete_sub(uid, key, 1) for key in bots]
+        if held in keys.ids or (account and account.answers):
+            needed = bots or keys.missing or orders.live or orders.blind
+            why = "kept until its account has no other key and no open order" if needed else ""
+            parts.append(self._delete_sub(uid, held, 4, why))
+        if keys.missing or not parts:
+            parts.append(_end(f"sub {uid}", "no key left", keys))
+        return _join(orders, *parts)
+
+    def _orders(self, uid: str, account: Account | None) -> Plan:
+        """Cancel what is open on an account, as far as a key is held there."""
+        place = f"sub {uid}" if uid else "main account"
+        if account is None:
+            return Plan(notes=(_hidden(f"orders on {place}: no key is held there"),))
+        ours = {s: n for s, n in account.orders.items() if self.orders == "all" or "Order" in s}
+        amount, stops = sum(ours.values()), sum(account.orders.values()) - sum(ours.values())
+        notes = [Note("still open", f"{p} on {place}: killswitch does not close positions", WEB) for p in account.positions]
+        ...

@@ -1,0 +1,118 @@
+"""Take away the bots' identity: revoke every active certificate, then halt the agent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Final, Protocol
+
+from killswitch.errors import VendorError
+from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
+
+# A word that is in neither set counts as live.
+_STOPPED: Final = frozenset({"suspended", "retired"})
+_ENDED: Final = frozenset({"revoked", "expired"})
+
+KEYS_SURVIVE: Final = Note(
+    "survives", "Kakunin API keys of the bots: no API revokes them", "console > API keys"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One certificate of an agent, as Kakunin lists it."""
+
+    id: str
+    serial: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One agent as Kakunin's own books have it; ended certificates stay listed."""
+
+    status: str
+    certificates: tuple[Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What this run has asked for one agent: ids sent for revocation, and whether to halt it."""
+
+    certificates: frozenset[str] = frozenset()
+    halt: bool = False
+
+
+class Registry(Protocol):
+    """All that this step needs from Kakunin; an agent is named by its UUID."""
+
+    def agents(self, agent_ids: tuple[str, ...]) -> Mapping[str, Agent | VendorError]:
+        """Return each agent, or why it could not be seen."""
+
+    def tried(self, agent_id: str) -> Tried:
+        """Return what this run has already asked for that agent."""
+
+    def revoke(self, agent_id: str, certificate_id: str, reason: str) -> Receipt:
+        """Ask to revoke one certificate of the agent."""
+
+    def halt(self, agent_id: str, reason: str) -> Receipt:
+        """Ask to halt the agent, for a signed receipt."""
+
+    def rehearse(self, agent_id: str) -> Receipt:
+        """Show that the credential reaches the agent, without changing anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeCertificates:
+    """Every agent in `agents` (UUIDs) ends suspended and without an active certificate."""
+
+    registry: Registry
+    system: str
+    agents: tuple[str, ...]
+    reason: str
+    name: ClassVar[str] = "kakunin"
+    evidence: ClassVar[bool] = False
+
+    def plan(self) -> Plan:
+        """List what is live of every agent; one that cannot be seen is blind by itself."""
+        seen = self.registry.agents(self.agents)
+        parts = [self._look(agent_id, seen[agent_id]) for agent_id in dict.fromkeys(self.agents)]
+        return Plan(
+            live=tuple(action for part in parts for action in part.live),
+            blind=tuple(blind for part in parts for blind in part.blind),
+            clear=tuple(clear for part in parts for clear in part.clear),
+            notes=(KEYS_SURVIVE,),
+        )
+
+    def _look(self, agent_id: str, agent: Agent | VendorError) -> Plan:
+        target = f"agent {agent_id}"
+        if isinstance(agent, VendorError):
+            return Plan(blind=(Blind(target, agent.problem, lasting=agent.lasting),))
+        tried = self.registry.tried(agent_id)
+        active = [one for one in agent.certificates if one.status not in _ENDED]
+        ended = [one for one in agent.certificates if one not in active]
+        live = [self._revoke(agent_id, one) for one in active]
+        mine = [one for one in ended if one.id in tried.certificates]
+        clear = [Clear(_path(agent_id, one), one.status) for one in mine]
+        # Revoking suspends the agent at the server, but only a halt gives the signed receipt.
+        receipt_due = bool(tried.certificates) and not tried.halt
+        if agent.status not in _STOPPED or receipt_due:
+            live.append(self._halt(agent_id))
+        else:
+            # Ended certificates stay listed: no certificate at all may be a failed look-up.
+            saw = agent.status if active else f"{agent.status}, no active certificate"
+            clear.append(Clear(target, saw, only_if_known=not agent.certificates))
+        return Plan(live=tuple(live), clear=tuple(clear))
+
+    def _revoke(self, agent_id: str, certificate: Certificate) -> Action:
+        perform = partial(self.registry.revoke, agent_id, certificate.id, self.reason)
+        rehearse = partial(self.registry.rehearse, agent_id)
+        return Action("revoke", _path(agent_id, certificate), perform, rehearse)
+
+    def _halt(self, agent_id: str) -> Action:
+        perform = partial(self.registry.halt, agent_id, self.reason)
+        rehearse = partial(self.registry.rehearse, agent_id)
+        return Action("halt", f"agent {agent_id}", perform, rehearse, phase=2, reversible=True)
+
+
+def _path(agent_id: str, certificate: Certificate) -> str:
+    return f"agent {agent_id}/certificate …{(certificate.serial or certificate.id)[-8:]}"

@@ -1,0 +1,157 @@
+"""Random schedules through the engine: no order of events makes it say what it has not seen.
+
+`KILLSWITCH_SCHEDULES` sets how many (default 20,000), `KILLSWITCH_SEED` where they begin; both
+are printed, and a failing run names its own seed.
+"""
+
+import os
+import random
+import secrets
+
+import pytest
+
+from killswitch.converge import Limits
+from killswitch.halt import Pressed
+from killswitch.model import HaltReport
+from tests.engine.simulator import ORIGIN, Faults, Simulator, Thing, WorldStep, make_assignment
+
+SCHEDULES = int(os.environ.get("KILLSWITCH_SCHEDULES", "20000"))
+SEED = int(os.environ.get("KILLSWITCH_SEED", str(secrets.randbelow(2**32))))
+LIMITS = Limits()
+
+
+class Run:
+    """One random schedule: a world, its troubles, and the engine's report about it."""
+
+    def __init__(self, seed: int) -> None:
+        self.simulator = simulator = Simulator(seed)
+        rng = simulator.rng
+        self.steps = [self._system(rng, f"s{number}") for number in range(rng.randint(1, 4))]
+        self.journal = self._evidence("journal", "ordered", rng)
+        self.spare = self._evidence("journal", "elsewhere", rng)
+        self.alert = self._evidence("telegram", "result", rng)
+        self.last = self._evidence("journal", "completed", rng)
+        for step in self.steps:
+            for thing in step.things:
+                while rng.random() < 0.2:
+                    self._comes_back(thing, ORIGIN + rng.random() * 40)
+        if rng.random() < 0.1:
+            when = ORIGIN + rng.random() * 20
+            simulator.press_at(when, Pressed.ONCE)
+            if rng.random() < 0.5:
+                simulator.press_at(when + rng.random() * 3, Pressed.TWICE)
+        self.report: HaltReport = simulator.run(
+            make_assignment(
+                tuple(self.steps),
+                record=self.journal,
+                record_elsewhere=self.spare,
+                tell=self.alert,
+                conclude=self.last,
+            ),
+            LIMITS,
+        )
+
+    def _system(self, rng: random.Random, system: str) -> WorldStep:
+        self.simulator.faults[f"world {system}"] = Faults.draw(rng)
+        things = [
+            Thing(
+                target=f"thing {number}",
+                phase=rng.randint(1, 4),
+                live=rng.random() < 0.8,
+                deaf=rng.choice([0, 0, 0, 1, 3, 10_000]) if rng.random() < 0.2 else 0,
+            )
+            for number in range(rng.randint(1, 4))
+        ]
+        return WorldStep(
+            system,
+            things,
+            self.simulator.now,
+            vanishing=rng.random() < 0.3,
+            doubtful=rng.random() < 0.2,
+            blind_looks=rng.choice([0, 0, 0, 1, 2, 10_000]) if rng.random() < 0.2 else 0,
+        )
+
+    def _evidence(self, name: str, system: str, rng: random.Random) -> WorldStep:
+        self.simulator.faults[f"{name} {system}"] = Faults.draw(rng)
+        things = [Thing("message")]
+        return WorldStep(system, things, self.simulator.now, name=name, evidence=True)
+
+    def _comes_back(self, thing: Thing, when: float) -> None:
+        def again() -> None:
+            thing.live = True
+
+        self.simulator.at(when, again)
+
+
+def halted_is_only_said_after_a_clean_read_back(run: Run) -> None:
+    if not run.report.halted:
+        return
+    for step in run.steps:
+        # A look that was given up is not evidence, for or against.
+        last_look = max(run.simulator.answered[f"world {step.system}: look"])
+        assert last_look in step.clean_looks, "the newest look saw something live"
+        assert len(step.clean_looks) >= 2, "seen clean only once"
+        if any(thing.live for thing in step.things):
+            assert run.simulator.time > last_look, "live at the newest look"
+
+
+def nothing_is_performed_before_the_order_is_written_down(run: Run) -> None:
+    moments = run.journal.performed_at + run.spare.performed_at
+    written = min(moments, default=float("inf"))
+    allowed_from = min(written, ORIGIN + LIMITS.intent_s)
+    for step in run.steps:
+        assert all(moment >= allowed_from for moment in step.performed_at)
+
+
+def every_target_is_accounted_for_exactly_once(run: Run) -> None:
+    systems = [result.system for result in run.report.results if result.step == "world"]
+    assert systems == [step.system for step in run.steps]
+    for step in run.steps:
+        (result,) = [r for r in run.report.results if r.system == step.system]
+        names = [target.target for target in result.targets]
+        assert len(names) == len(set(names))
+        acted_on = {target.target for target in result.targets if target.attempts}
+        assert acted_on <= {thing.target for thing in step.things}
+        if step.blind_looks == 0 and result.looks and not result.error and not step.vanishing:
+            assert {thing.target for thing in step.things} <= set(names)
+
+
+def it_always_ends_by_the_deadline(run: Run) -> None:
+    assert run.simulator.time <= ORIGIN + LIMITS.deadline_s + 1e-6
+    assert run.report.elapsed_s <= LIMITS.deadline_s + 1e-6
+
+
+def no_step_waits_for_another_to_begin(run: Run) -> None:
+    # A look is made within its call; no call of the wave may start later than the record's budget.
+    for result in run.report.results:
+        if result.step == "world" and result.looks:
+            assert result.started_s <= LIMITS.intent_s + 1e-6
+
+
+INVARIANTS = (
+    halted_is_only_said_after_a_clean_read_back,
+    nothing_is_performed_before_the_order_is_written_down,
+    every_target_is_accounted_for_exactly_once,
+    it_always_ends_by_the_deadline,
+    no_step_waits_for_another_to_begin,
+)
+
+
+@pytest.mark.timeout(600)
+def test_no_random_schedule_breaks_a_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    halted = 0
+    for seed in range(SEED, SEED + SCHEDULES):
+        run = Run(seed)
+        halted += run.report.halted
+        for invariant in INVARIANTS:
+            try:
+                invariant(run)
+            except AssertionError as broken:
+                raise AssertionError(
+                    f"{invariant.__name__}: {broken}; KILLSWITCH_SEED={seed} KILLSWITCH_SCHEDULES=1"
+                ) from broken
+    with capsys.disabled():
+        print(f"\nschedules: {SCHEDULES} from seed {SEED}, {halted} ended halted")
+    # A simulator in which nothing ever goes well, or ever goes wrong, would prove nothing.
+    if SCHEDULES >= 1000:
+        assert SCHEDULES * 0.15 < halted < SCHEDULES * 0.85
