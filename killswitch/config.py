@@ -30,7 +30,6 @@ from killswitch.sections import (
 from killswitch.toml_lines import Place, line_of
 
 FILE_NAME: Final = "killswitch.toml"
-SANDBOX_RP_ID: Final = "sandbox.killswitch.localhost"
 
 
 @dataclass(frozen=True, slots=True)

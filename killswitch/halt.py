@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import IntEnum
 
 from killswitch.converge import Limits
-from killswitch.model import HaltReport, Mode, Order, Outcome, Proof, Step, StepResult
+from killswitch.model import HaltReport, Mode, Order, Proof, Step, StepResult
 from killswitch.task import Call, Done, State, Task
 from killswitch.verdict import Intent
 
@@ -111,7 +111,7 @@ class _Halt:
     def run(self) -> Flow:
         """Record, halt, look again, tell, conclude."""
         yield from self._record_order()
-        wave = [self._begin(step, self._job.intent) for step in self._job.steps]
+        wave = [self._begin(step, self._intent_for(step)) for step in self._job.steps]
         yield from self._until(self._work_end, lambda: _at_rest(wave))
         if self._job.intent is Intent.PERFORM:
             yield from self._look_again(wave)
@@ -126,6 +126,11 @@ class _Halt:
             until = min(self._now + brief, self._end)
             yield from self._finish(self._job.conclude_elsewhere, until=until)
         return self._report()
+
+    def _intent_for(self, step: Step) -> Intent:
+        # Looking at a message that was not sent says nothing; rehearsing it changes nothing.
+        looking = self._job.intent is Intent.LOOK and step.evidence
+        return Intent.REHEARSE if looking else self._job.intent
 
     def _record_order(self) -> Generator[Wait, Event, None]:
         """Write the order down, here or elsewhere; when the budget is spent, go on without."""
@@ -241,9 +246,8 @@ def _good(tasks: Sequence[Task]) -> bool:
 
 
 def _degraded(results: Sequence[StepResult]) -> tuple[str, ...]:
-    good = {Outcome.VERIFIED, Outcome.ALREADY, Outcome.REHEARSED}
     return tuple(
         f"{result.step} {result.system}: {result.error or result.targets[0].saw}"
         for result in results
-        if result.evidence and result.outcome not in good
+        if result.evidence and not result.outcome.good
     )

@@ -36,6 +36,11 @@ class Outcome(StrEnum):
         """True when it was read back, twice, that nothing is live."""
         return self in {Outcome.VERIFIED, Outcome.ALREADY}
 
+    @property
+    def good(self) -> bool:
+        """True when nothing is left to mend: ended, or rehearsed without a fault."""
+        return self.ended or self is Outcome.REHEARSED
+
 
 def worst(outcomes: list[Outcome]) -> Outcome:
     """Return the worst of `outcomes`; none at all is unknown."""
@@ -275,8 +280,7 @@ class HaltReport:
     @property
     def passed(self) -> bool:
         """True for a drill in which every action could be rehearsed and nothing was blind."""
-        good = {Outcome.VERIFIED, Outcome.ALREADY, Outcome.REHEARSED}
-        return bool(self.results) and all(result.outcome in good for result in self.results)
+        return bool(self.results) and all(result.outcome.good for result in self.results)
 
     @property
     def not_done(self) -> tuple[Note, ...]:

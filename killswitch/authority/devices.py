@@ -5,7 +5,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -34,16 +34,19 @@ class RealDevices:
     whoever asks, so that a dead key delays nobody else. `close` releases them all.
     """
 
-    def __init__(self, *, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        *,
+        silence_s: float = SILENCE_S,
+        find: "Callable[[], Iterable[HidDescriptor]] | None" = None,
+    ) -> None:
         self._silence_s = silence_s
+        self._find = find or _on_usb
         self._known: dict[str, HidKey] = {}
 
     def __call__(self) -> Sequence[CtapDevice]:
         """Return the keys that are plugged in and may be opened."""
-        from fido2.hid import list_descriptors  # noqa: PLC0415 (slow: loads the platform's HID)
-
-        find = cast("Callable[[], list[HidDescriptor]]", list_descriptors)
-        descriptors = {str(found.path): found for found in find()}
+        descriptors = {str(found.path): found for found in self._find()}
         for path in [path for path in self._known if path not in descriptors]:
             self._known.pop(path).close()
         for path, descriptor in descriptors.items():
@@ -118,6 +121,12 @@ class HidKey(CtapDevice):
             device.close()
 
 
+def _on_usb() -> "list[HidDescriptor]":
+    from fido2.hid import list_descriptors  # noqa: PLC0415 (slow: loads the platform's HID)
+
+    return cast("Callable[[], list[HidDescriptor]]", list_descriptors)()
+
+
 def _opener(descriptor: "HidDescriptor", silence_s: float) -> "Callable[[], CtapHidDevice]":
     from fido2.hid import CtapHidDevice, open_connection  # noqa: PLC0415 (as above)
 
@@ -181,7 +190,12 @@ class SafeConnection:
         return self._channel != _BROADCAST or packet[4] != _INIT or packet[7:15] == self._nonce
 
 
-def diagnose(*, classes: Path = Path("/sys/class/hidraw"), devices: Path = Path("/dev")) -> str:
+def diagnose(
+    *,
+    classes: Path = Path("/sys/class/hidraw"),
+    devices: Path = Path("/dev"),
+    may_open: Callable[[Path], bool] = lambda path: os.access(path, os.R_OK | os.W_OK),
+) -> str:
     """Say why no security key may be seen, or "" when one is there and may be opened.
 
     Reads only what every Linux user may read; elsewhere it knows nothing and says so.
@@ -192,7 +206,7 @@ def diagnose(*, classes: Path = Path("/sys/class/hidraw"), devices: Path = Path(
     found = [devices / name for name in names if _is_fido(classes / name)]
     if not found:
         return "no security key is plugged in"
-    closed = [path for path in found if not os.access(path, os.R_OK | os.W_OK)]
+    closed = [path for path in found if not may_open(path)]
     if len(closed) < len(found):
         return ""
     if not closed[0].exists():

@@ -193,6 +193,7 @@ class _Race:
             thread.join(max(0.0, until - time.monotonic()))
 
     def _serve(self, guest: _Guest) -> None:
+        key: EnrolledKey | None = None
         try:
             key = _enrolled_on(guest.device, self.keys, self._over)
             if key is None:
@@ -204,7 +205,7 @@ class _Race:
                 self._news.put(_News(guest, label=key.label, assertion=assertion))
         # A thread's failure has to become news: else we would wait for a key that nobody asks.
         except Exception as error:  # noqa: BLE001
-            self._news.put(_failure(guest, error))
+            self._news.put(_failure(guest, key, error))
 
 
 def _enrolled_on(
@@ -272,7 +273,7 @@ def _answer(
     return None
 
 
-def _failure(guest: _Guest, error: Exception) -> _News:
+def _failure(guest: _Guest, key: EnrolledKey | None, error: Exception) -> _News:
     from fido2.client import ClientError, PinRequiredError  # noqa: PLC0415 (as above)
     from fido2.ctap import CtapError  # noqa: PLC0415
     from fido2.hid import ConnectionFailure  # noqa: PLC0415
@@ -281,7 +282,7 @@ def _failure(guest: _Guest, error: Exception) -> _News:
     code = cause.code if isinstance(cause, CtapError) else None
     if isinstance(error, (OSError, ConnectionFailure)):
         guest.device.close()  # a key that was pulled out, or is dead: open it afresh
-    name = f'the key "{guest.label}"' if guest.label else "a security key"
+    name = f'the key "{key.label}"' if key else "a security key"
     trouble = f"{name} failed: {cause or error!r}"
     if code in {CtapError.ERR.OPERATION_DENIED, CtapError.ERR.NO_CREDENTIALS}:
         denied = code == CtapError.ERR.OPERATION_DENIED

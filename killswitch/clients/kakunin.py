@@ -95,7 +95,7 @@ class KakuninClient:
         """Return what this client has already asked for that agent."""
         with self._lock:
             run = self._run(agent_id)
-            return Tried(frozenset(run.certificates), run.halt_tried)
+            return Tried(frozenset(run.certificates), run.halt_tried, run.serial is None)
 
     def revoke(self, agent_id: str, certificate_id: str, reason: str) -> Receipt:
         """Ask to revoke one certificate; already revoked or expired is an answer, not an error."""
@@ -113,22 +113,26 @@ class KakuninClient:
         )
 
     def halt(self, agent_id: str, reason: str) -> Receipt:
-        """Ask to halt the agent; where a halt was answered and did not hold, suspend it instead."""
+        """Ask to halt the agent; after a halt that could do nothing, suspend it instead."""
         self._writable("halt an agent")
         path = f"/agents/{_path_part(agent_id)}"
         with self._lock:
             run = self._run(agent_id)
             run.halt_tried = True
-            halt_answered, run.halt_answered = run.halt_answered, False
-        if halt_answered:
+            futile, run.futile = run.futile, False
+        if futile:
             self._call("PATCH", path, {"status": "suspended"}).data(msgspec.Raw)
-            return Receipt("suspended, because a halt was answered and did not hold")
+            return Receipt("suspended, because halting it again had nothing left to end")
         note = {"reason": HALT_REASON, "operator_note": _clip(reason, 1000)}
         answer = self._call("POST", f"{path}/halt", note)
-        run.halt_answered = answer.status in {200, 500}
+        run.futile = answer.status == 500
         if answer.status == 409:
             return Receipt(answer.said(), {"status": "409"})
-        return halted(answer.data(Halted).halt_receipt)
+        receipt = answer.data(Halted).halt_receipt
+        # It found no certificate, or the one that it had ended before: a halt does no more.
+        run.futile = receipt.certificate_serial in {None, run.serial}
+        run.serial = receipt.certificate_serial
+        return halted(receipt)
 
     def rehearse(self, agent_id: str) -> Receipt:
         """Read the agent with the key: keys have no scopes, so one that reads may write."""
@@ -152,12 +156,6 @@ class KakuninClient:
     def _believed(self, agent_id: str, listed: Listed) -> Agent:
         if listed.id.lower() != agent_id.strip().lower():
             raise GarbledError("kakunin answered about another agent")
-        with self._lock:
-            run = self._run(agent_id)
-            # The server answers 200 with an empty list when its own look-up of certificates fails.
-            if run.had_certificates and not listed.certificates:
-                raise GarbledError("kakunin no longer lists the certificates that it listed before")
-            run.had_certificates = bool(listed.certificates)
         certificates = (Certificate(c.id, c.serial_number, c.status) for c in listed.certificates)
         return Agent(listed.status, tuple(certificates))
 
@@ -233,8 +231,9 @@ class _Run:
 
     certificates: set[str] = field(default_factory=set)
     halt_tried: bool = False
-    halt_answered: bool = False
-    had_certificates: bool = False
+    futile: bool = False
+    serial: str | None = ""
+    """Of the certificate that the newest halt found, None when it found none."""
 
 
 def _clip(text: str, units: int) -> str:

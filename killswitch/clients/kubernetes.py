@@ -8,12 +8,22 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from threading import Lock as Mutex
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from killswitch.clients.kubeconfig import Access, load
 from killswitch.clients.kubernetes_http import Answer, Line, expect_ok, parse
+from killswitch.clients.kubernetes_shapes import (
+    Item,
+    Meta,
+    Named,
+    Page,
+    Quota,
+    Scale,
+    Version,
+    lock_of,
+    pod_of,
+    workload_of,
+)
 from killswitch.errors import GarbledError, RefusedError, UnreachableError
 from killswitch.model import Receipt
 from killswitch.steps.kubernetes import LOCK, Lock, Pod, Workload
@@ -28,78 +38,6 @@ _PODS: Final = "/api/v1/namespaces/{namespace}/pods"
 _WORKLOADS: Final = "/apis/apps/v1/namespaces/{namespace}/{kind}"
 _SCALE: Final = f"{_WORKLOADS}/{{name}}/scale"
 _LISTS: Final = {"deployments": "DeploymentList", "statefulsets": "StatefulSetList"}
-# Who may ask for pods again, as far as an object itself says so.
-_OWNER_MARKS: Final = {
-    "argocd.argoproj.io/tracking-id": "Argo CD",
-    "kustomize.toolkit.fluxcd.io/name": "Flux",
-    "app.kubernetes.io/managed-by": "",
-}
-
-
-class _Owner(msgspec.Struct):
-    kind: str
-    name: str
-
-
-class _Meta(msgspec.Struct, rename="camel"):
-    name: str
-    uid: str = ""
-    resource_version: str = ""
-    deletion_timestamp: datetime | None = None
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    owner_references: list[_Owner] | None = None
-
-
-class _Spec(msgspec.Struct, rename="camel"):
-    node_name: str = ""
-    # Absent means the default of 1 here, but 0 on the scale subresource.
-    replicas: int | None = None
-
-
-class _Object(msgspec.Struct):
-    metadata: _Meta
-    spec: _Spec
-
-
-class _ListMeta(msgspec.Struct, rename={"next_page": "continue"}):
-    next_page: str = ""
-
-
-class _List(msgspec.Struct):
-    # Without defaults: an answer of another shape must never read as "no pod".
-    kind: str
-    metadata: _ListMeta
-    items: list[_Object] | None
-
-
-class _QuotaSpec(msgspec.Struct, rename="camel"):
-    hard: dict[str, str | int] | None = None
-    scopes: list[str] | None = None
-    scope_selector: Any = None
-
-
-class _QuotaStatus(msgspec.Struct):
-    hard: dict[str, str | int] | None = None
-
-
-class _Quota(msgspec.Struct):
-    metadata: _Meta
-    spec: _QuotaSpec
-    status: _QuotaStatus = msgspec.field(default_factory=_QuotaStatus)
-
-
-class _Named(msgspec.Struct):
-    metadata: _Meta
-
-
-class _Scale(msgspec.Struct):
-    metadata: _Meta
-    spec: _Spec
-
-
-class _Version(msgspec.Struct, rename="camel"):
-    git_version: str
 
 
 class KubernetesClient:
@@ -140,7 +78,7 @@ class KubernetesClient:
         if answer.code in {401, 403}:
             fact = f"reachable, wants a credential ({answer.code})"
         else:
-            fact = f"kubernetes {parse(expect_ok(answer), _Version).git_version[:40]}"
+            fact = f"kubernetes {parse(expect_ok(answer), Version).git_version[:40]}"
         if access.expires_at:
             fact += f", token until {access.expires_at:%Y-%m-%d %H:%M} UTC"
         return fact
@@ -166,32 +104,17 @@ class KubernetesClient:
         missing = answer.code == 404 or (
             answer.code == 403 and self.rehearsal.create_lock(namespace).code == 201
         )
-        return Lock.MISSING if missing else _lock_of(parse(expect_ok(answer), _Quota))
+        return Lock.MISSING if missing else lock_of(parse(expect_ok(answer), Quota))
 
     def pods(self, namespace: str) -> tuple[Pod, ...]:
         """List every pod of `namespace`, finished ones too."""
-        return tuple(
-            Pod(
-                name=pod.metadata.name,
-                node=pod.spec.node_name,
-                ending=pod.metadata.deletion_timestamp is not None,
-                overdue_s=_overdue_s(pod.metadata, date),
-            )
-            for pod, date in self._list(_PODS, {"namespace": namespace}, "PodList")
-        )
+        found = self._list(_PODS, {"namespace": namespace}, "PodList")
+        return tuple(pod_of(item, now) for item, now in found)
 
     def workloads(self, namespace: str, kind: str) -> tuple[Workload, ...]:
         """List what asks for pods; `kind` is "deployments" or "statefulsets"."""
-        return tuple(
-            Workload(
-                name=item.metadata.name,
-                replicas=1 if item.spec.replicas is None else item.spec.replicas,
-                owner=_owner(item.metadata),
-            )
-            for item, _ in self._list(
-                _WORKLOADS, {"namespace": namespace, "kind": kind}, _LISTS[kind]
-            )
-        )
+        params = {"namespace": namespace, "kind": kind}
+        return tuple(workload_of(item) for item, _ in self._list(_WORKLOADS, params, _LISTS[kind]))
 
     def call(
         self,
@@ -214,11 +137,11 @@ class KubernetesClient:
 
     def _list(
         self, path: str, params: Mapping[str, str], kind: str
-    ) -> Iterator[tuple[_Object, datetime | None]]:
+    ) -> Iterator[tuple[Item, datetime | None]]:
         query = {"limit": str(_PAGE)}
         for _ in range(_MAX_PAGES):
             answer = expect_ok(self.call("GET", path, params, query))
-            page = parse(answer, _List)
+            page = parse(answer, Page)
             if page.kind != kind:
                 raise GarbledError(f"asked for a {kind}, answered with something else")
             yield from ((item, answer.date) for item in page.items or ())
@@ -257,7 +180,7 @@ class Changes:
                 return Receipt(f"{self._claim}the quota is {lock}")
             answer = self._patch(_QUOTA, {"namespace": namespace}, {"hard": {"pods": "0"}})
             done = "quota mended"
-        meta = parse(expect_ok(answer), _Named).metadata
+        meta = parse(expect_ok(answer), Named).metadata
         return Receipt(f"{self._claim}{done}: no pod can start", _evidence(meta))
 
     def create_lock(self, namespace: str) -> Answer:
@@ -284,7 +207,7 @@ class Changes:
     def scale_to_zero(self, namespace: str, kind: str, name: str) -> Receipt:
         """Ask for no pod any more; reports what the server now says it wants."""
         params = {"namespace": namespace, "kind": kind, "name": name}
-        scale = parse(expect_ok(self._patch(_SCALE, params, {"replicas": 0})), _Scale)
+        scale = parse(expect_ok(self._patch(_SCALE, params, {"replicas": 0})), Scale)
         # The scale subresource leaves a zero out.
         wanted = scale.spec.replicas or 0
         return Receipt(f"{self._claim}asks for {wanted} pods", _evidence(scale.metadata))
@@ -294,33 +217,5 @@ class Changes:
         return self._client.call("PATCH", path, params, query, {"spec": spec})
 
 
-def _lock_of(quota: _Quota) -> Lock:
-    spec = quota.spec
-    if not _no_pod(spec.hard) or spec.scopes or spec.scope_selector:
-        return Lock.OTHER
-    # Admission goes by the status, which a controller fills in some milliseconds later.
-    return Lock.IN_FORCE if _no_pod(quota.status.hard) else Lock.PENDING
-
-
-def _no_pod(hard: Mapping[str, str | int] | None) -> bool:
-    return (hard or {}).get("pods") in {"0", 0}
-
-
-def _owner(meta: _Meta) -> str:
-    for owner in meta.owner_references or ():
-        return f"{owner.kind} {owner.name}"
-    marks = (meta.labels or {}) | (meta.annotations or {})
-    for mark, tool in _OWNER_MARKS.items():
-        if value := marks.get(mark):
-            return f"{tool} ({value})" if tool else value
-    return ""
-
-
-def _overdue_s(meta: _Meta, now: datetime | None) -> float:
-    if meta.deletion_timestamp is None or now is None:
-        return 0.0
-    return max(0.0, (now - meta.deletion_timestamp).total_seconds())
-
-
-def _evidence(meta: _Meta) -> dict[str, str]:
+def _evidence(meta: Meta) -> dict[str, str]:
     return {"name": meta.name, "uid": meta.uid, "resourceVersion": meta.resource_version}

@@ -104,12 +104,8 @@ class Line:
                 response.close()
                 cause = "too large" if len(body) > MAX_BODY else "dripping in too slowly"
                 raise _CutError(cause)
-        try:
-            date = parsedate_to_datetime(response.headers["Date"])
-        except (KeyError, ValueError):
-            date = None
         location = response.headers.get("Location", "").partition("?")[0]
-        return Answer(response.status, bytes(body), date, location)
+        return Answer(response.status, bytes(body), _date(response.headers), location)
 
     def _explain(self, error: Exception) -> VendorError:
         from urllib3 import exceptions as http
@@ -135,6 +131,10 @@ class Line:
             case _:
                 pass
         return problem
+
+
+class _CutError(Exception):
+    """We stopped reading."""
 
 
 def expect_ok(answer: Answer) -> Answer:
@@ -163,6 +163,14 @@ def parse(answer: Answer, kind: type[_T]) -> _T:
         return msgspec.json.decode(answer.body, type=kind, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise GarbledError(f"the answer ({answer.code}) is not what the API sends") from None
+
+
+def _date(headers: Mapping[str, str]) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(headers["Date"])
+    except (KeyError, ValueError):
+        return None
+    return date if date.tzinfo else None
 
 
 def _message(answer: Answer) -> str:

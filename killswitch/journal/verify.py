@@ -11,7 +11,7 @@ import rfc8785
 from killswitch.journal.store import GENESIS, Event, chained
 
 TouchCheck = Callable[[Event], str]
-"""Return what is wrong with the touch that an order's event holds, or nothing."""
+"""Takes in each event in order; returns what is wrong with the touch in it, or nothing."""
 
 
 class Finding(StrEnum):
@@ -28,26 +28,25 @@ class Verdict:
     finding: Finding
     size: int
     head: str
-    touches: int = 0
     bad_seq: int | None = None
     problem: str = ""
 
 
-def verify(events: Sequence[Event], check_touch: TouchCheck | None = None) -> Verdict:
+def no_touches(_event: Event) -> str:
+    """Check the chain alone."""
+    return ""
+
+
+def verify(events: Sequence[Event], check_touch: TouchCheck = no_touches) -> Verdict:
     """Check sequence, bytes, chain and touches of `events` in order; stop at the first fault."""
     prev = GENESIS
-    touches = 0
     for expected, event in enumerate(events, start=1):
         problem = _fault(event, expected, prev)
-        if not problem and check_touch is not None and _holds_touch(event):
-            problem = check_touch(event)
-            touches += 1
+        problem = problem or check_touch(event)
         if problem:
-            return Verdict(
-                Finding.TAMPERED, len(events), _head(events), touches, event.seq, problem
-            )
+            return Verdict(Finding.TAMPERED, len(events), _head(events), event.seq, problem)
         prev = event.hash
-    return Verdict(Finding.INTACT, len(events), _head(events), touches)
+    return Verdict(Finding.INTACT, len(events), _head(events))
 
 
 def _fault(event: Event, expected: int, prev: bytes) -> str:
@@ -65,10 +64,6 @@ def _fault(event: Event, expected: int, prev: bytes) -> str:
     except (ValueError, msgspec.ValidationError, rfc8785.CanonicalizationError):
         return "its bytes are not an event"
     return "" if canonical == event.raw else "its bytes are not in canonical form"
-
-
-def _holds_touch(event: Event) -> bool:
-    return "proof" in event.body.data
 
 
 def _head(events: Sequence[Event]) -> str:

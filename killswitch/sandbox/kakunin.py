@@ -2,7 +2,6 @@
 
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,8 +13,11 @@ from werkzeug.wrappers import Request, Response
 
 from killswitch.sandbox.kakunin_books import (
     API_KEY,
+    BOT_1,
+    BOT_2,
     HALT_REASONS,
     STATUSES,
+    Limiter,
     SandboxAgent,
     SandboxCertificate,
     agent_row,
@@ -32,6 +34,8 @@ from killswitch.sandbox.kakunin_books import (
     verified,
 )
 from killswitch.sandbox.server import VendorServer
+
+__all__ = ["API_KEY", "BOT_1", "BOT_2", "KakuninServer", "SandboxAgent", "SandboxCertificate"]
 
 A_MONTH_S: Final = 30 * 24 * 3600
 COMES_BACK_S: Final = 0.4
@@ -78,7 +82,7 @@ class KakuninServer(VendorServer):
         self.scope = set(self.agents)
         self.audit: list[dict[str, str]] = []
         self.told: list[tuple[str, str]] = []
-        self._calls: dict[str, deque[float]] = {}
+        self._limiter = Limiter(self.clock)
         self._sprung: set[str] = set()
         self._due: list[tuple[float, Callable[[], object]]] = []
 
@@ -142,8 +146,7 @@ class KakuninServer(VendorServer):
         if not header.startswith("Bearer "):
             return failure(401, "Missing or invalid Authorization header")
         key = header.removeprefix("Bearer ")
-        over = self._count(f"key {key}", 100, 10)
-        if over:
+        if over := self._limiter.over(f"key {key}", 100, 10):
             return over
         if key != self.api_key:
             return failure(401, "Invalid or revoked API key")
@@ -154,9 +157,8 @@ class KakuninServer(VendorServer):
     def _route(self, request: Request, parts: list[str]) -> Response:
         match request.method, parts:
             case "GET", ["agents"]:
-                rows = [agent_row(agent) for agent in self.agents.values()]
-                meta = {"total": len(rows), "limit": 20, "offset": 0}
-                return answer({"data": rows[:20], "meta": meta})
+                rows = [agent_row(agent) for agent in self.agents.values()][:20]
+                return answer({"data": rows, "meta": {"total": len(self.agents), "limit": 20}})
             case method, ["agents", agent_id, *rest]:
                 agent = self.agents.get(agent_id)
                 if agent is None:
@@ -255,8 +257,7 @@ class KakuninServer(VendorServer):
         return answer({"data": {"halt_receipt": receipt}})
 
     def _verify(self, request: Request, serial: str) -> Response:
-        over = self._count(f"verify {request.remote_addr}", 100, 60)
-        if over:
+        if over := self._limiter.over(f"verify {request.remote_addr}", 100, 60):
             return over
         if len(serial) < 8:
             return failure(400, "Invalid serial number")
@@ -288,16 +289,6 @@ class KakuninServer(VendorServer):
         fresh = trap not in self._sprung
         self._sprung.add(trap)
         return fresh
-
-    def _count(self, who: str, limit: int, window_s: float) -> Response | None:
-        now = self.clock()
-        calls = self._calls.setdefault(who, deque())
-        while calls and calls[0] <= now - window_s:
-            calls.popleft()
-        if len(calls) >= limit:
-            return limited(limit, calls[0] + window_s, calls[0] + window_s - now)
-        calls.append(now)
-        return None
 
     def _record(self, event_type: str, affected_id: str) -> None:
         event = {"event_type": event_type, "affected_id": affected_id, "actor_type": "user"}

@@ -4,6 +4,8 @@ import base64
 import json
 import math
 import uuid
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -175,3 +177,22 @@ def sent_body(request: Request) -> dict[str, object] | None:
 def units(text: str) -> int:
     """Return the length of `text` as the server counts: in UTF-16 units."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+class Limiter:
+    """Counts calls in a sliding window."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._calls: dict[str, deque[float]] = {}
+
+    def over(self, who: str, limit: int, window_s: float) -> Response | None:
+        """Count one call of `who`; return the 429 if it is one too many."""
+        now = self._clock()
+        calls = self._calls.setdefault(who, deque())
+        while calls and calls[0] <= now - window_s:
+            calls.popleft()
+        if len(calls) >= limit:
+            return limited(limit, calls[0] + window_s, calls[0] + window_s - now)
+        calls.append(now)
+        return None

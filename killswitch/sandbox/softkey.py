@@ -10,6 +10,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
@@ -35,7 +36,7 @@ from killswitch.authority.ring import (
 from killswitch.errors import ConfigError
 
 Touch = Callable[[threading.Event], bool | None]
-"""Waits for a person; is handed an event that is set when the request is cancelled.
+"""Waits for a person, or for the event that calls the request off.
 
 True: touched; False: refused; None: nobody came in the key's own time.
 """
@@ -95,11 +96,7 @@ class SoftKey:
             if cancel.is_set():
                 return bytes([_ERR.KEEPALIVE_CANCEL])
         try:
-            answer = self._dispatch(
-                int.from_bytes(request[:1]),
-                request[1:],
-                lambda: self._await_touch(cancel, on_keepalive),
-            )
+            answer = self._dispatch(request, lambda: self._await_touch(cancel, on_keepalive))
         except CtapError as error:
             return bytes([error.code])
         finally:
@@ -142,7 +139,8 @@ class SoftKey:
             self._wrap(private, rp_hash),
             ES256.from_cryptography_key(private.public_key()),  # type: ignore[no-untyped-call]  # upstream's
         )
-        signed = _auth_data(rp_hash, _FLAG.UP | _FLAG.AT, self._advance(), credential)
+        head = struct.pack(">BI", _FLAG.UP | _FLAG.AT, self._advance())
+        signed = rp_hash + head + credential
         statement = {"alg": ES256.ALGORITHM, "sig": _sign(private, signed + request.digest)}
         return {0x01: "packed", 0x02: signed, 0x03: statement}
 
@@ -161,17 +159,14 @@ class SoftKey:
         if not known:
             raise CtapError(_ERR.NO_CREDENTIALS)
         credential_id, private = known
-        counter = self._advance() if request.options.up else self.counter
-        flags = _FLAG.UP if request.options.up else _FLAG(0)
-        signed = _auth_data(rp_hash, flags, counter)
-        return {
-            0x01: {"id": credential_id, "type": "public-key"},
-            0x02: signed,
-            0x03: _sign(private, signed + request.digest),
-        }
+        present = (_FLAG.UP, self._advance()) if request.options.up else (0, self.counter)
+        signed = rp_hash + struct.pack(">BI", *present)
+        descriptor = {"id": credential_id, "type": "public-key"}
+        return {0x01: descriptor, 0x02: signed, 0x03: _sign(private, signed + request.digest)}
 
-    def _dispatch(self, command: int, body: bytes, await_touch: Callable[[], None]) -> Answer:
-        match command:
+    def _dispatch(self, request: bytes, await_touch: Callable[[], None]) -> Answer:
+        body = request[1:]
+        match request[0] if request else None:
             case Ctap2.CMD.GET_INFO:
                 return self.get_info()
             case Ctap2.CMD.MAKE_CREDENTIAL:
@@ -220,8 +215,7 @@ class SoftKey:
         with locked(self._path):
             state = _read(self._path)
             self.counter = state.counter + 1
-            state = msgspec.structs.replace(state, counter=self.counter)
-            write_private(self._path, msgspec.json.encode(state))
+            write_private(self._path, msgspec.json.encode(replace(state, counter=self.counter)))
         return self.counter
 
 
@@ -254,8 +248,9 @@ class SoftKeyDevice(CtapDevice):
         return iter(())
 
 
-class _State(msgspec.Struct, frozen=True):
-    master: bytes
+@dataclass(frozen=True, slots=True)
+class _State:
+    master: bytes = field(repr=False)
     counter: int
 
 
@@ -316,12 +311,6 @@ def _read(path: Path) -> _State:
         raise ConfigError(
             f"the sandbox key {path} is damaged", hint="delete it: the sandbox makes a new one"
         ) from None
-
-
-def _auth_data(
-    rp_hash: bytes, flags: AuthenticatorData.FLAG, counter: int, credential: bytes = b""
-) -> bytes:
-    return rp_hash + struct.pack(">BI", flags, counter) + credential
 
 
 def _sign(private: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:

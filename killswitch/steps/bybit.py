@@ -126,7 +126,53 @@ class RevokeKeys:
         place = f"sub {uid}" if uid else "main account"
         if account is None:
             return Plan(notes=(_hidden(f"orders on {place}: no key is held there"),))
-        ours = {s: n for s, n in account.orders.items() if self.orders == "all" or "Order" in s}
-        amount, stops = sum(ours.values()), sum(account.orders.values()) - sum(ours.values())
-        notes = [Note("still open", f"{p} on {place}: killswitch does not close positions", WEB) for p in account.positions]
-        ...
+        every = self.orders == "all"
+        ours = {sweep: n for sweep, n in account.orders.items() if every or sweep[3] == "Order"}
+        amount = sum(ours.values())
+        parts = [self._stays(place, account, stops=sum(account.orders.values()) - amount)]
+        if ours:
+            cancel = partial(self.exchange.cancel_orders, uid, tuple(ours))
+            prove = partial(self.exchange.prove, uid)
+            what = Action(
+                "cancel orders", f"{place}/orders", cancel, prove, 2, amount, reversible=True
+            )
+            parts.append(Plan(live=(what,)))
+        if account.missing or not ours:
+            saw = "no open order" if account.answers else "no open order when its key was deleted"
+            parts.append(_end(f"{place}/orders", saw, account))
+        return _join(*parts)
+
+    def _stays(self, place: str, account: Account, stops: int) -> Plan:
+        left = [f"{it} on {place}: killswitch does not close positions" for it in account.positions]
+        left += [f"{stops} stop orders on {place}: they protect positions"] if stops else []
+        notes = [Note("still open", text, WEB) for text in left]
+        if account.no_positions:
+            notes.append(_hidden(f"positions on {place}: {account.no_positions}"))
+        return Plan(notes=tuple(notes))
+
+    def _delete_sub(self, uid: str, key: str, phase: int, why: str = "") -> Plan:
+        target = f"sub {uid}/key …{self.exchange.label(uid, key)}"
+        return self._delete(target, phase, partial(self.exchange.delete_sub_key, uid, key), why)
+
+    def _delete(self, target: str, phase: int, perform: Callable[[], Receipt], why: str) -> Plan:
+        prove = partial(self.exchange.prove, "")
+        return Plan(live=(Action("delete key", target, perform, prove, phase, withheld=why),))
+
+
+def _end(target: str, saw: str, seen: Listed | Account) -> Plan:
+    if seen.missing:
+        return Plan(blind=(Blind(target, seen.missing, seen.lasting),))
+    return Plan(clear=(Clear(target, saw),))
+
+
+def _hidden(text: str) -> Note:
+    return Note("cannot see", text, WEB)
+
+
+def _join(*parts: Plan) -> Plan:
+    return Plan(
+        live=tuple(action for part in parts for action in part.live),
+        blind=tuple(blind for part in parts for blind in part.blind),
+        clear=tuple(clear for part in parts for clear in part.clear),
+        notes=tuple(note for part in parts for note in part.notes),
+    )

@@ -15,6 +15,8 @@ _ENDED: Final = frozenset({"revoked", "expired"})
 KEYS_SURVIVE: Final = Note(
     "survives", "Kakunin API keys of the bots: no API revokes them", "console > API keys"
 )
+# Ended certificates stay listed, and an agent becomes active by getting one.
+NOT_LISTED: Final = "kakunin lists no certificate at all, as when its own look-up fails"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,14 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What this run has asked for one agent: ids sent for revocation, and whether to halt it."""
+    """What this run has asked for one agent: ids sent for revocation, and whether to halt it.
+
+    `none_left` is true when the newest halt found no active certificate any more.
+    """
 
     certificates: frozenset[str] = frozenset()
     halt: bool = False
+    none_left: bool = False
 
 
 class Registry(Protocol):
@@ -88,31 +94,24 @@ class RevokeCertificates:
         if isinstance(agent, VendorError):
             return Plan(blind=(Blind(target, agent.problem, lasting=agent.lasting),))
         tried = self.registry.tried(agent_id)
-        active = [one for one in agent.certificates if one.status not in _ENDED]
-        ended = [one for one in agent.certificates if one not in active]
-        live = [self._revoke(agent_id, one) for one in active]
-        mine = [one for one in ended if one.id in tried.certificates]
-        clear = [Clear(_path(agent_id, one), one.status) for one in mine]
+        perform = partial(self.registry.halt, agent_id, self.reason)
+        rehearse = partial(self.registry.rehearse, agent_id)
+        halt = (Action("halt", target, perform, rehearse, phase=2, reversible=True),)
+        if not agent.certificates:
+            # Each halt ends the newest certificate, also one that is not listed.
+            done = agent.status in _STOPPED and tried.none_left
+            return Plan(live=() if done else halt, blind=(Blind(target, NOT_LISTED),))
+        live, clear = [], []
+        for one in agent.certificates:
+            path = f"{target}/certificate …{(one.serial or one.id)[-8:]}"
+            if one.status not in _ENDED:
+                perform = partial(self.registry.revoke, agent_id, one.id, self.reason)
+                live.append(Action("revoke", path, perform, rehearse))
+            elif one.id in tried.certificates:
+                clear.append(Clear(path, one.status))
         # Revoking suspends the agent at the server, but only a halt gives the signed receipt.
         receipt_due = bool(tried.certificates) and not tried.halt
         if agent.status not in _STOPPED or receipt_due:
-            live.append(self._halt(agent_id))
-        else:
-            # Ended certificates stay listed: no certificate at all may be a failed look-up.
-            saw = agent.status if active else f"{agent.status}, no active certificate"
-            clear.append(Clear(target, saw, only_if_known=not agent.certificates))
-        return Plan(live=tuple(live), clear=tuple(clear))
-
-    def _revoke(self, agent_id: str, certificate: Certificate) -> Action:
-        perform = partial(self.registry.revoke, agent_id, certificate.id, self.reason)
-        rehearse = partial(self.registry.rehearse, agent_id)
-        return Action("revoke", _path(agent_id, certificate), perform, rehearse)
-
-    def _halt(self, agent_id: str) -> Action:
-        perform = partial(self.registry.halt, agent_id, self.reason)
-        rehearse = partial(self.registry.rehearse, agent_id)
-        return Action("halt", f"agent {agent_id}", perform, rehearse, phase=2, reversible=True)
-
-
-def _path(agent_id: str, certificate: Certificate) -> str:
-    return f"agent {agent_id}/certificate …{(certificate.serial or certificate.id)[-8:]}"
+            return Plan(live=(*live, *halt), clear=tuple(clear))
+        saw = agent.status if live else f"{agent.status}, no active certificate"
+        return Plan(live=tuple(live), clear=(*clear, Clear(target, saw)))

@@ -118,12 +118,14 @@ class StopTrading:
         )
 
     def _looks(self, namespace: str) -> Iterator[tuple[str, list[Item] | VendorError]]:
-        answer = _try(partial(self.cluster.lock_state, namespace))
-        lock = None if isinstance(answer, VendorError) else answer
-        yield "quota", answer if isinstance(answer, VendorError) else self._quota(namespace, answer)
-        yield "pods", _try(partial(self._pods, namespace, lock))
+        quota = _try(partial(self.cluster.lock_state, namespace))
+        pods = _try(partial(self.cluster.pods, namespace))
+        lock = None if isinstance(quota, VendorError) else quota
+        yield "quota", quota if isinstance(quota, VendorError) else self._quota(namespace, quota)
+        yield "pods", pods if isinstance(pods, VendorError) else self._pods(namespace, pods, lock)
+        held = not pods and lock is Lock.IN_FORCE
         for kind in KINDS:
-            yield kind, _try(partial(self._workloads, namespace, kind, lock))
+            yield kind, _try(partial(self._workloads, namespace, kind, lock, held=held))
 
     def _quota(self, namespace: str, lock: Lock) -> list[Item]:
         target = f"{namespace}/quota"
@@ -139,9 +141,8 @@ class StopTrading:
         deeds = self._both(lambda to: to.lock(namespace))
         return [Action("contain", target, *deeds, phase=phase, reversible=True)]
 
-    def _pods(self, namespace: str, lock: Lock | None) -> list[Item]:
+    def _pods(self, namespace: str, pods: Sequence[Pod], lock: Lock | None) -> list[Item]:
         target = f"{namespace}/pods"
-        pods = self.cluster.pods(namespace)
         if not pods and lock is Lock.IN_FORCE:
             return [Clear(target, "no pod, kept out by a quota")]
         if not pods:
@@ -156,29 +157,28 @@ class StopTrading:
         late = [_late(namespace, pod) for pod in pods if pod.overdue_s > OVERDUE_S]
         return [Action(verb, target, *self._both(delete), phase=phase, amount=len(pods)), *late]
 
-    def _workloads(self, namespace: str, kind: str, lock: Lock | None) -> list[Item]:
+    def _workloads(self, namespace: str, kind: str, lock: Lock | None, *, held: bool) -> list[Item]:
         # Without a quota the pods come back while they are deleted: scale at the same time.
         phase = SCALE if lock in {Lock.PENDING, Lock.IN_FORCE} else DELETE
         found: list[Item] = []
         workloads = self.cluster.workloads(namespace, kind)
         for workload in workloads:
             target = f"{namespace}/{kind}/{workload.name}"
-            if workload.owner:
-                found.append(_owned(target, workload))
-            if workload.replicas == 0:
-                found.append(Clear(target, "asks for no pod"))
-                continue
-
-            def scale(to: Writes, name: str = workload.name) -> Receipt:
-                return to.scale_to_zero(namespace, kind, name)
-
-            deeds = self._both(scale)
-            amount = workload.replicas
-            found.append(Action("stop", target, *deeds, phase, amount, reversible=True))
-        if all(workload.replicas == 0 for workload in workloads):
-            saw = f"none of {len(workloads)} asks for a pod"
-            parent = f"{namespace}/{kind}"
-            found.append(Clear(parent, saw, only_if_known=not (workloads or _exists(lock))))
+            wish = f"asks for {workload.replicas or 'no'} pods"
+            if workload.owner or (held and workload.replicas):
+                found.append(_may_return(target, workload))
+            if held and workload.replicas:
+                # Something scales it back for ever; what counts is that no pod comes of it.
+                found.append(Clear(target, f"{wish}, kept out by a quota"))
+            elif workload.replicas:
+                deeds = self._both(_scale(namespace, kind, workload.name))
+                amount = workload.replicas
+                found.append(Action("stop", target, *deeds, phase, amount, reversible=True))
+            else:
+                found.append(Clear(target, wish))
+        if held or not any(workload.replicas for workload in workloads):
+            seen = bool(workloads) or _exists(lock)
+            found.append(Clear(f"{namespace}/{kind}", "none starts a pod", only_if_known=not seen))
         return found
 
     def _both(self, change: Callable[[Writes], Receipt]) -> tuple[Deed, Deed]:
@@ -207,6 +207,10 @@ def _late(namespace: str, pod: Pod) -> Note:
     return Note("stuck", text, hint="look at the node, or power it off; the keys are what counts")
 
 
-def _owned(target: str, workload: Workload) -> Note:
-    text = f"{target} is managed by {workload.owner}, which may ask for pods again"
+def _may_return(target: str, workload: Workload) -> Note:
+    text = f"{target} is scaled by {workload.owner or 'something'}, which may ask for pods again"
     return Note("reconciler", text, hint="suspend it there before the quota is deleted")
+
+
+def _scale(namespace: str, kind: str, name: str) -> Callable[[Writes], Receipt]:
+    return lambda to: to.scale_to_zero(namespace, kind, name)

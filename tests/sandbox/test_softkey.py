@@ -21,7 +21,7 @@ from fido2.webauthn import (
 
 from killswitch.authority.ring import SANDBOX_AAGUID, SANDBOX_RP_ID
 from killswitch.errors import ConfigError
-from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice
+from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice, Touch, _read
 
 ERR = CtapError.ERR
 DISCOURAGED = UserVerificationRequirement.DISCOURAGED
@@ -32,16 +32,23 @@ def touched(_cancel: threading.Event) -> bool:
     return True
 
 
-class Person:
-    """Answers every request for a touch with the same gesture, and counts them."""
+def refused(_cancel: threading.Event) -> bool:
+    return False
 
-    def __init__(self, gesture: bool | None) -> None:
-        self.gesture = gesture
+
+def ignored(_cancel: threading.Event) -> None:
+    return None
+
+
+class Person:
+    """Touches at every request, and counts them."""
+
+    def __init__(self) -> None:
         self.asked = 0
 
-    def __call__(self, cancel: threading.Event) -> bool | None:
+    def __call__(self, _cancel: threading.Event) -> bool:
         self.asked += 1
-        return self.gesture
+        return True
 
 
 def client(key: SoftKey, rp_id: str = SANDBOX_RP_ID) -> Fido2Client:
@@ -107,7 +114,7 @@ def test_it_says_that_it_keeps_no_credentials_and_checks_no_person() -> None:
 
 
 def test_a_look_without_touch_signs_without_the_presence_flag_and_asks_nobody() -> None:
-    person = Person(True)
+    person = Person()
     key = SoftKey(touch=person)
     credential = register(key)
     answer = Ctap2(SoftKeyDevice(key)).get_assertion(
@@ -136,7 +143,7 @@ def test_it_will_not_register_twice() -> None:
 
 
 def test_it_does_not_know_another_keys_credential_but_still_wants_the_touch() -> None:
-    person = Person(True)
+    person = Person()
     credential = register(SoftKey(touch=touched))
     with pytest.raises(ClientError, check=lambda error: "NO_CREDENTIALS" in repr(error)):
         sign(SoftKey(touch=person), credential)
@@ -144,10 +151,10 @@ def test_it_does_not_know_another_keys_credential_but_still_wants_the_touch() ->
 
 
 @pytest.mark.parametrize(
-    ("gesture", "code"), [(False, ERR.OPERATION_DENIED), (None, ERR.USER_ACTION_TIMEOUT)]
+    ("touch", "code"), [(refused, ERR.OPERATION_DENIED), (ignored, ERR.USER_ACTION_TIMEOUT)]
 )
-def test_a_refusal_and_a_time_out_have_their_own_codes(gesture: bool | None, code: int) -> None:
-    assert status(SoftKey(touch=Person(gesture)), bytes([Ctap2.CMD.SELECTION])) == code
+def test_a_refusal_and_a_time_out_have_their_own_codes(touch: Touch, code: int) -> None:
+    assert status(SoftKey(touch=touch), bytes([Ctap2.CMD.SELECTION])) == code
 
 
 def test_a_cancelled_request_answers_so_whatever_the_touch_says() -> None:
@@ -254,3 +261,12 @@ def test_a_damaged_key_file_is_refused_without_showing_it(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="damaged") as caught:
         SoftKey.load(path, touch=touched)
     assert "c2Vj" not in str(caught.value)
+
+
+def test_the_master_secret_is_never_shown(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    key = SoftKey.load(path, touch=touched)
+    master = key._master
+    for text in (repr(key), str(key), repr(_read(path)), repr(SoftKeyDevice(key))):
+        assert repr(master) not in text
+        assert master.hex() not in text

@@ -1,0 +1,127 @@
+"""The answer of a run in words: the same lines on the screen, in the alert and in reports."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from killswitch.model import HaltReport, Mode, StepResult, TargetResult
+
+_BY_HAND: Final = {
+    "kubernetes": "kubectl delete pods --all --grace-period=1, then scale to 0",
+    "bybit": "https://www.bybit.com/app/user/api-management: delete the keys, cancel the orders",
+    "kakunin": "Kakunin console > Agents: halt them, revoke their certificates",
+    "vault": "vault kv metadata delete, path by path",
+}
+_MOST_TARGETS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the answer: a short label, what it says, and perhaps what to do about it."""
+
+    label: str
+    text: str
+
+
+def mode_word(mode: Mode, *, sandbox: bool) -> str:
+    """Return the word that begins every line of a run."""
+    return "SANDBOX" if sandbox else mode.value.upper()
+
+
+def headline(report: HaltReport, *, stay_down_s: float, sandbox: bool) -> str:
+    """Return the first line: the verdict and how long it took."""
+    if report.order.mode is Mode.DRILL:
+        return _drill_headline(report)
+    if not report.halted:
+        return f"NOT HALTED  {_count(report)}, after {report.elapsed_s:.1f} s"
+    verified_s = report.verified_s or 0.0
+    text = f"HALTED  verified in {verified_s:.1f} s, looked at again after {stay_down_s:g} s"
+    if sandbox:
+        text += " (a sandbox: nothing real was touched)"
+    return text
+
+
+def answer_lines(report: HaltReport) -> list[Line]:
+    """Return what follows the headline, most important first."""
+    lines = list(_trouble(report))
+    lines += [Line("evidence", reason) for reason in report.degraded]
+    lines += [
+        Line(note.kind, f"{note.text}: {note.hint}" if note.hint else note.text)
+        for note in report.not_done
+    ]
+    if report.proof and report.proof.counter_regressed:
+        lines.append(
+            Line("warning", f'the counter of key "{report.proof.key_label}" went back: a copy?')
+        )
+    return lines
+
+
+def touched_by(report: HaltReport) -> str:
+    """Return who ordered it, with which key, when."""
+    name = "drill" if report.order.mode is Mode.DRILL else "halt"
+    if report.proof is None:
+        return f"{name} {report.order.id}"
+    at = f"{report.started_at:%H:%M:%S} UTC"
+    return (
+        f'{name} {report.order.id}, touched by "{report.proof.key_label}" '
+        f"({report.proof.operator}) at {at}"
+    )
+
+
+def summary(result: StepResult) -> str:
+    """Return one step in one line: what is wrong, or what was done and what is seen now."""
+    if result.error and not result.outcome.ended:
+        return f"{result.system}: {result.error}"
+    worst = [target for target in result.targets if target.outcome is result.outcome]
+    if not result.outcome.good:
+        first = worst[0]
+        more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
+        return f"{result.system}: {_target(first)}{more}"
+    done = Counter(
+        attempt.verb
+        for target in result.targets
+        for attempt in target.attempts[-1:]
+        if not attempt.error
+    )
+    parts = [verb if count == 1 else f"{verb} x{count}" for verb, count in done.items()]
+    seen = [t.saw for t in result.targets if t.outcome.ended and t.saw != "no longer there"]
+    return f"{result.system}: {'; '.join([*dict.fromkeys(seen), *parts])}"
+
+
+def _drill_headline(report: HaltReport) -> str:
+    if report.passed:
+        count = sum(len(result.targets) for result in report.results)
+        return f"DRILL PASSED  {count} targets rehearsed, nothing changed"
+    bad = [result for result in report.results if not result.outcome.good]
+    return f"DRILL NOT PASSED  {len(bad)} of {len(report.results)} steps"
+
+
+def _count(report: HaltReport) -> str:
+    steps = [result for result in report.results if not result.evidence]
+    counted = Counter(result.outcome for result in steps if not result.outcome.ended)
+    if not steps:
+        return "no system is configured"
+    words = [f"{count} {outcome.value}" for outcome, count in counted.items()]
+    words[0] = f"{counted[next(iter(counted))]} of {len(steps)} steps {next(iter(counted)).value}"
+    return ", ".join(words)
+
+
+def _trouble(report: HaltReport) -> Iterator[Line]:
+    for result in report.results:
+        if result.evidence and report.order.mode is not Mode.DRILL:
+            continue
+        if result.outcome.good:
+            continue
+        bad = [t for t in result.targets if not t.outcome.good]
+        for target in bad[:_MOST_TARGETS]:
+            label = "live" if target.live else target.outcome.value
+            yield Line(label, f"{result.step} {result.system}: {_target(target)}")
+        if len(bad) > _MOST_TARGETS:
+            yield Line("", f"and {len(bad) - _MOST_TARGETS} more in {result.step} {result.system}")
+        if report.order.mode is Mode.LIVE and result.step in _BY_HAND:
+            yield Line("by hand", _BY_HAND[result.step])
+
+
+def _target(target: TargetResult) -> str:
+    return f"{target.target}: {target.saw}" if target.saw else target.target

@@ -1,0 +1,73 @@
+"""The command line: every command, where it is, and nothing else."""
+
+from collections.abc import Callable, Sequence
+
+import typer
+
+from killswitch.cli.drill import drill
+from killswitch.cli.exit_codes import exit_codes
+from killswitch.cli.init import check, init
+from killswitch.cli.journal import verify_journal
+from killswitch.cli.keys import enroll, list_keys, remove
+from killswitch.cli.report import report, resolve
+from killswitch.cli.revoke import revoke
+from killswitch.cli.sandbox import sandbox
+from killswitch.cli.session import command, remember_common
+from killswitch.cli.status import status
+
+app = typer.Typer(
+    name="killswitch",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "One touch of a security key halts an automated trading deployment, and proves it.\n\n"
+        "In an emergency: killswitch --revoke"
+    ),
+)
+app.callback()(remember_common)
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "revoke": revoke,
+    "drill": drill,
+    "status": status,
+    "init": init,
+    "sandbox": sandbox,
+    "report": report,
+    "resolve": resolve,
+    "exit-codes": exit_codes,
+}
+_GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "keys": ("Who may halt.", {"enroll": enroll, "list": list_keys, "remove": remove}),
+    "journal": ("The evidence.", {"verify": verify_journal}),
+    "config": ("The configuration.", {"check": check}),
+}
+
+for _name, _function in _COMMANDS.items():
+    command(app, _name)(_function)
+for _group, (_help, _members) in _GROUPS.items():
+    _sub = typer.Typer(no_args_is_help=True, help=_help)
+    for _name, _function in _members.items():
+        command(_sub, _name)(_function)
+    app.add_typer(_sub, name=_group)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    return _exit_code(_spelt_out(list(arguments)))
+
+
+def _spelt_out(arguments: list[str]) -> list[str]:
+    """Turn `killswitch [options] --revoke [options]` into the command of that name."""
+    if "--revoke" in arguments and arguments[0].startswith("-"):
+        return ["revoke", *(word for word in arguments if word != "--revoke")]
+    return arguments
+
+
+def _exit_code(arguments: list[str]) -> int:
+    try:
+        app(arguments, prog_name="killswitch", standalone_mode=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0

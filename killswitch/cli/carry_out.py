@@ -1,0 +1,242 @@
+"""From an order to its answer: what `revoke` and `drill` share."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from killswitch.answer import answer_lines, headline, mode_word, touched_by
+from killswitch.authority.ring import KeyRing
+from killswitch.cli.authorise import remember_counter, take_touch
+from killswitch.cli.session import Session
+from killswitch.cli.terminal import Terminal
+from killswitch.config import Config
+from killswitch.converge import Limits
+from killswitch.errors import UnreachableError, VendorError
+from killswitch.exit_codes import ExitCode, exit_code
+from killswitch.halt import Assignment, carry_out
+from killswitch.journal import history
+from killswitch.journal.fallback import FallbackLog
+from killswitch.journal.store import GENESIS, Head, Journal, NewEvent
+from killswitch.model import HaltReport, Mode, Order, Proof, Step
+from killswitch.orders import make_order
+from killswitch.sources import Sources
+from killswitch.steps.journal import AppendEvent
+from killswitch.steps.telegram import Message
+from killswitch.verdict import Intent
+from killswitch.wiring import Unit, units
+
+SETTLE_S = 2.0
+"""How long a halt waits, after the touch, for secrets that are still being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the operator asked for on the command line."""
+
+    mode: Mode
+    reason: str = ""
+    trigger_value: str = ""
+    incident: str = ""
+    touch_timeout_s: float | None = None
+    deadline_s: float | None = None
+    freeze_only: bool = False
+    yes: bool = False
+
+
+class Run:
+    """One order, from its plan on the screen to its exit code."""
+
+    def __init__(self, session: Session, config: Config, wish: Wish) -> None:
+        self._session = session
+        self._terminal: Terminal = session.terminal
+        self._config = config
+        self._wish = wish
+        self._sandbox = config.sandbox is not None
+        self._word = mode_word(wish.mode, sandbox=self._sandbox)
+        self._journal = Journal(config.journal_file)
+        self._fallback = FallbackLog(config.fallback_file)
+        self._limits = limits_for(config, wish)
+
+    def carry_out(self) -> HaltReport:
+        """Show the plan, take the touch, carry out the order, and give the answer."""
+        sources = Sources(self._config.resolve, self._session.environment)
+        parts = units(self._config, sources)
+        self._show_plan(parts)
+        ring = KeyRing.load(self._config.key_file)
+        for unit in parts:
+            sources.start(unit.sources)
+        self._warm(parts)
+        past, head = self._read_journal()
+        order = self._order(parts, head)
+        proof = take_touch(
+            self._session,
+            self._config,
+            order,
+            ring,
+            timeout_s=self._wish.touch_timeout_s,
+            yes=self._wish.yes,
+        )
+        sources.settle(SETTLE_S)
+        report = self._run(order, proof, parts, past)
+        remember_counter(self._session, self._config, proof)
+        self._answer(report)
+        return report
+
+    # Before the touch.
+
+    def _show_plan(self, parts: Sequence[Unit]) -> None:
+        what = "halt" if self._wish.mode is Mode.LIVE else "drill"
+        digest = self._config.sha256
+        self._terminal.ask(
+            self._word,
+            f'{what} "{self._config.name}" with {self._config.path.name} '
+            f"({digest[:4]} {digest[4:8]})",
+        )
+        for unit in parts:
+            line = f"   {unit.does:<8} {unit.kind:<11} {unit.system}"
+            self._terminal.say(self._word, f"{line}: {unit.scope}" if unit.scope else line)
+
+    def _warm(self, parts: Sequence[Unit]) -> None:
+        """Import vendors and open connections while the operator reaches for the key."""
+        for unit in parts:
+            threading.Thread(target=self._warm_one, args=(unit,), daemon=True).start()
+
+    def _warm_one(self, unit: Unit) -> None:
+        try:
+            fact = unit.warm()
+        except VendorError as error:
+            self._terminal.say(
+                self._word, f"?? not reached  {unit.kind} {unit.system}: {error.problem}"
+            )
+        except Exception as error:  # noqa: BLE001 (warming up must never cost the halt)
+            self._terminal.say(
+                self._word, f"?? not reached  {unit.kind} {unit.system}: {type(error).__name__}"
+            )
+        else:
+            if self._terminal.verbose:
+                self._terminal.say(self._word, f"ok reached  {unit.kind} {unit.system}: {fact}")
+
+    def _read_journal(self) -> tuple[history.History, Head]:
+        try:
+            return history.History(self._journal.events()), self._journal.head()
+        except UnreachableError as error:
+            # Fail forward: a broken journal is flagged, never a reason not to halt.
+            self._terminal.ask(self._word, f"?? the journal cannot be read: {error.problem}")
+            return history.History(()), Head(0, GENESIS.hex())
+
+    def _order(self, parts: Sequence[Unit], head: Head) -> Order:
+        return make_order(
+            mode=self._wish.mode,
+            scope=[f"{unit.does} {unit.kind} {unit.system}: {unit.scope}" for unit in parts],
+            config_sha256=self._config.sha256,
+            head=head,
+            now=self._session.now(),
+            random_bytes=self._session.random_bytes,
+            reason=self._wish.reason,
+            trigger_value=self._wish.trigger_value,
+            incident=self._wish.incident,
+        )
+
+    # After the touch.
+
+    def _run(
+        self, order: Order, proof: Proof, parts: Sequence[Unit], past: history.History
+    ) -> HaltReport:
+        from killswitch.document import proof_document
+        from killswitch.runner import Runner
+
+        live = order.mode is Mode.LIVE
+        kind = "halt" if live else "drill"
+        ordered = NewEvent(
+            id=f"{order.id}.ordered",
+            type=f"{kind}.ordered",
+            time=order.issued_at,
+            data={
+                "order": order.to_bytes().decode(),
+                "proof": proof_document(proof),
+                "sandbox": self._sandbox,
+            },
+        )
+        triggered = self._message(
+            f"{self._word}: {kind} ordered by {proof.operator}",
+            [f"{kind} {order.id}, deployment {self._config.name}", *order.scope],
+            "triggered",
+        )
+        assignment = Assignment(
+            order=order,
+            proof=proof,
+            intent=Intent.PERFORM if live else Intent.REHEARSE,
+            steps=tuple(unit.step(triggered, may_write=live) for unit in parts),
+            started_at=self._session.now(),
+            record=AppendEvent(self._journal, ordered, "ordered"),
+            record_elsewhere=AppendEvent(self._fallback, ordered, "ordered, elsewhere"),
+            tell=lambda report: self._result_alerts(report, parts) if live else (),
+            conclude=lambda report: self._conclusion(report, self._journal, "completed"),
+            conclude_elsewhere=lambda report: self._conclusion(
+                report, self._fallback, "completed, elsewhere"
+            ),
+            known=past.seen(),
+        )
+        with self._terminal.progress(self._word) as shown:
+            runner = Runner(show=shown.show)
+            report = runner.run(lambda now: carry_out(assignment, self._limits, now))
+            shown.show(report.results)
+        return report
+
+    def _result_alerts(self, report: HaltReport, parts: Sequence[Unit]) -> list[Step]:
+        lines = [touched_by(report)]
+        lines += [f"{line.label}: {line.text}" for line in answer_lines(report)]
+        head = self._head()
+        lines.append(f"journal {head.size}:{head.hash[:16]}")
+        title = headline(report, stay_down_s=self._limits.stay_down_s, sandbox=self._sandbox)
+        message = self._message(f"{self._word}: {title}", lines, "result")
+        return [
+            unit.step(message, may_write=True, system=f"{unit.system}, result")
+            for unit in parts
+            if unit.evidence
+        ]
+
+    def _head(self) -> Head:
+        try:
+            return self._journal.head()
+        except UnreachableError:
+            return Head(0, GENESIS.hex())
+
+    def _message(self, title: str, lines: Sequence[str], key: str) -> Message:
+        return Message(title=title, lines=tuple(lines), key=key)
+
+    def _conclusion(
+        self, report: HaltReport, log: Journal | FallbackLog, system: str
+    ) -> list[Step]:
+        from killswitch.document import report_document
+
+        kind = "halt" if report.order.mode is Mode.LIVE else "drill"
+        event = NewEvent(
+            id=f"{report.order.id}.completed",
+            type=f"{kind}.completed",
+            time=f"{self._session.now():%Y-%m-%dT%H:%M:%S}Z",
+            data=report_document(report, sandbox=self._sandbox),
+        )
+        return [AppendEvent(log, event, system)]
+
+    def _answer(self, report: HaltReport) -> None:
+        from killswitch.document import report_document
+
+        terminal = self._terminal
+        title = headline(report, stay_down_s=self._limits.stay_down_s, sandbox=self._sandbox)
+        terminal.hint("")
+        terminal.verdict(title, good=exit_code(report) is ExitCode.OK)
+        terminal.result(f"        {touched_by(report)}")
+        terminal.lines(answer_lines(report))
+        terminal.document(report_document(report, sandbox=self._sandbox))
+
+
+def limits_for(config: Config, wish: Wish) -> Limits:
+    """Return the bounds that the configuration and the command line set."""
+    halt = config.halt
+    return replace(
+        Limits(),
+        deadline_s=wish.deadline_s or halt.deadline_s,
+        stay_down_s=halt.stay_down_s,
+        patience_s=halt.patience_s,
+    )

@@ -1,0 +1,91 @@
+"""`killswitch journal verify`: is the evidence what it was; `killswitch report`: what it says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from killswitch.cli.session import Session
+from killswitch.errors import KillswitchError, UsageError
+
+if TYPE_CHECKING:
+    from killswitch.journal.store import Event
+
+FileArgument = Annotated[
+    Path | None, typer.Argument(metavar="[FILE]", help="A journal; by default the configured one.")
+]
+
+
+def verify_journal(session: Session, *, file: FileArgument = None) -> None:
+    """Check every link of the journal's chain and every touch in it.
+
+    Exit code 0 intact, 6 changed or cut off. A tail that was cut off together with everything
+    that refers to it can only be noticed with a head that is kept elsewhere: the RESULT alert
+    carries it.
+    """
+    import msgspec
+
+    from killswitch.exit_codes import ExitCode
+    from killswitch.journal.check import check
+    from killswitch.journal.verify import Finding
+
+    path = journal_path(session, file)
+    if not path.exists():
+        raise UsageError(
+            f"there is no journal at {path}",
+            effect="nothing was checked",
+            hint="killswitch drill writes the first events",
+        )
+    verdict, touches = check(read_events(path))
+    intact = verdict.finding is Finding.INTACT
+    session.terminal.document(
+        {
+            "schema_version": 1,
+            "document": "journal-verify",
+            "file": str(path),
+            "touches": touches,
+            **msgspec.to_builtins(verdict),
+        }
+    )
+    if not intact:
+        session.terminal.verdict(
+            f"TAMPERED  event {verdict.bad_seq}: {verdict.problem}", good=False
+        )
+        session.terminal.result(f" {'file':<11} {path}")
+        session.end(ExitCode.JOURNAL_TAMPERED)
+    session.terminal.verdict(f"INTACT  {verdict.size} events", good=True)
+    session.terminal.result(f" {'file':<11} {path}")
+    session.terminal.result(f" {'touches':<11} {touches}, each fits its order and its key")
+    session.terminal.result(f" {'head':<11} {verdict.size}:{verdict.head}")
+    session.terminal.result(
+        f" {'elsewhere':<11} the newest RESULT alert shows the same head, or the tail was cut off"
+    )
+
+
+def journal_path(session: Session, file: Path | None) -> Path:
+    """Return the journal that a command means: named, configured, or the sandbox's own."""
+    if file is not None:
+        return file
+    from killswitch.config import load_config
+
+    found = session.find_config()
+    if found is not None:
+        return load_config(found).journal_file
+    import platformdirs
+
+    folder = platformdirs.user_state_path("killswitch")
+    real = folder / "journal.db"
+    return real if real.exists() else folder / "sandbox-journal.db"
+
+
+def read_events(path: Path) -> "list[Event]":
+    """Return the events of a journal; raises KillswitchError with words."""
+    from killswitch.errors import UnreachableError
+    from killswitch.journal.store import Journal
+
+    try:
+        return Journal(path).events()
+    except UnreachableError as error:
+        raise KillswitchError(
+            error.problem, effect="nothing was changed", hint="name another: --config, or FILE"
+        ) from error

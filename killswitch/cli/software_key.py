@@ -1,0 +1,56 @@
+"""The sandbox's security key: the Enter key stands for the touch."""
+
+import select
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from killswitch.config import Config
+from killswitch.errors import NotAuthorizedError, UsageError
+
+if TYPE_CHECKING:
+    from fido2.ctap import CtapDevice
+
+_POLL_S = 0.1
+
+
+def software_key_devices(
+    config: Config, *, yes: bool, no_input: bool
+) -> "Callable[[], Sequence[CtapDevice]]":
+    """Return what finds the software key that a sandbox configuration names.
+
+    Raises:
+        UsageError: the sandbox's server library is missing, or nobody could press Enter.
+    """
+    if config.sandbox is None:
+        raise UsageError("only a sandbox has a software key")
+    if no_input and not yes:
+        raise UsageError(
+            "nobody can press Enter with --no-input", hint="--yes stands for the software key"
+        )
+    from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice
+
+    path = config.resolve(config.sandbox.software_key)
+    if not path.is_file():
+        raise NotAuthorizedError(
+            f"the sandbox's software key {path} is gone", hint="start killswitch sandbox again"
+        )
+    key = SoftKey.load(path, touch=_always if yes else _enter)
+    device = SoftKeyDevice(key)
+    return lambda: [device]
+
+
+def _always(_cancel: threading.Event) -> bool:
+    return True
+
+
+def _enter(cancel: threading.Event) -> bool | None:
+    """Wait for a line on standard input; its end is no touch."""
+    while not cancel.is_set():
+        ready, _, _ = select.select([sys.stdin], [], [], _POLL_S)
+        if ready and sys.stdin.readline():
+            return True
+        if ready:
+            cancel.wait()
+    return None

@@ -1,0 +1,224 @@
+"""The whole voice of the tool.
+
+Rules: the result goes to stdout, prompts and progress to stderr. Every line of a run begins with
+its mode. A symbol and a word carry the meaning, colour only repeats it. Lower case, no final stop.
+A terminal that has gone away is no reason to stop: what cannot be written is dropped.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from killswitch.errors import KillswitchError
+from killswitch.secret import redact
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from killswitch.answer import Line
+    from killswitch.model import Outcome, StepResult
+
+_SYMBOLS: Final = {
+    "failed": ("XX", "bold red"),
+    "unknown": ("??", "bold yellow"),
+    "sent": ("..", "yellow"),
+    "skipped": ("--", "yellow"),
+    "rehearsed": ("ok", "green"),
+    "verified": ("ok", "bold green"),
+    "already": ("ok", "green"),
+}
+_MODE_STYLES: Final = {"LIVE": "bold red", "DRILL": "bold blue", "SANDBOX": "bold magenta"}
+_WIDTH: Final = 80
+
+
+class Terminal:
+    """Everything killswitch says.
+
+    Args:
+        as_json: the result is one JSON document; progress still goes to stderr.
+        quiet: no progress, only the result and errors.
+        verbose: also what went well without being asked for.
+        colour: None decides by the terminal and NO_COLOR.
+    """
+
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        colour: bool | None = None,
+        out: IO[str] | None = None,
+        err: IO[str] | None = None,
+    ) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.verbose = verbose
+        self._colour = colour
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        self._err_console: Console | None = None
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person watches stderr."""
+        return self._err.isatty() and os.environ.get("TERM") != "dumb"
+
+    def say(self, mode: str, text: str = "") -> None:
+        """Print one line of progress to stderr."""
+        if not self.quiet:
+            self._line(self._err, mode, text)
+
+    def ask(self, mode: str, text: str) -> None:
+        """Print one line that must be seen, also with --quiet."""
+        self._line(self._err, mode, text)
+
+    def hint(self, text: str) -> None:
+        """Print one plain line to stderr."""
+        if not self.quiet:
+            self._write(self._err, f"{text}\n")
+
+    def result(self, text: str) -> None:
+        """Print one line of the result to stdout, unless it is a JSON document."""
+        if not self.as_json:
+            self._write(self._out, f"{text}\n")
+
+    def verdict(self, text: str, *, good: bool) -> None:
+        """Print the first line of the answer to stdout."""
+        if self.as_json:
+            return
+        word, _, rest = text.partition("  ")
+        with self._styled(self._out, "bold green" if good else "bold red") as (on, off):
+            self._write(self._out, f"{on}{word}{off}  {rest}\n" if rest else f"{on}{word}{off}\n")
+
+    def lines(self, lines: Sequence["Line"], *, width: int = 12) -> None:
+        """Print labelled lines of the answer to stdout."""
+        for line in lines:
+            self.result(f" {line.label:<{width}} {line.text}")
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Print the one JSON document of this run, if that was asked for."""
+        if self.as_json:
+            self._write(self._out, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+
+    def error(self, error: KillswitchError) -> None:
+        """Print an error in its three lines."""
+        with self._styled(self._err, "bold red") as (on, off):
+            self._write(self._err, f"{on}error:{off} {error.problem}\n")
+        self._write(self._err, f"       {error.effect}\n")
+        if error.hint:
+            self._write(self._err, f"       {error.hint}\n")
+
+    @contextlib.contextmanager
+    def progress(self, mode: str) -> Iterator["Progress"]:
+        """Show the steps while they run: updated in place, or one line each when final."""
+        if self.quiet:
+            yield Progress()
+        elif self.interactive:
+            from killswitch.cli.progress import LiveProgress
+
+            with LiveProgress(self, mode).shown() as live:
+                yield live
+        else:
+            from killswitch.cli.progress import LineProgress
+
+            lines = LineProgress(self, mode)
+            yield lines
+            lines.end()
+
+    def step_line(self, mode: str, step: str, outcome: "Outcome", text: str, at_s: float) -> None:
+        """Print one step's line to stderr."""
+        symbol, style = _SYMBOLS[outcome.value]
+        with self._styled(self._err, style) as (on, off):
+            head = f"{on}{symbol} {outcome.value:<9}{off}"
+            body = f"{step:<11} {text}"
+            self._line(
+                self._err, mode, f"{head} {_fit(body, _WIDTH - len(mode) - 22)} {at_s:5.1f} s"
+            )
+
+    def console(self) -> "Console":
+        """Return rich's console on stderr, for what is updated in place."""
+        if self._err_console is None:
+            from rich.console import Console
+
+            self._err_console = Console(
+                file=self._err, no_color=self._colour is False, highlight=False, soft_wrap=False
+            )
+        return self._err_console
+
+    def step_table(self, mode: str, results: Sequence["StepResult"], elapsed_s: float) -> "Table":
+        """Return the steps as a table for a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        from killswitch.answer import summary
+
+        table = Table.grid(padding=(0, 1), expand=False)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column(no_wrap=True, justify="right")
+        for result in results:
+            symbol, style = _SYMBOLS[result.outcome.value]
+            done = result.outcome.good
+            table.add_row(
+                Text(mode, style=_MODE_STYLES.get(mode, "bold")),
+                Text(f"{symbol} {result.outcome.value}", style=style),
+                Text(result.step),
+                Text(redact(summary(result))),
+                Text(f"{result.ended_s if done else elapsed_s:.1f} s"),
+            )
+        return table
+
+    def _line(self, stream: IO[str], mode: str, text: str) -> None:
+        with self._styled(stream, _MODE_STYLES.get(mode, "bold")) as (on, off):
+            self._write(stream, f"{on}{mode}{off}  {text}\n" if text else f"{on}{mode}{off}\n")
+
+    def _write(self, stream: IO[str], text: str) -> None:
+        text = redact(text)
+        try:
+            stream.write(text)
+            stream.flush()
+        except UnicodeEncodeError:
+            plain = text.encode("ascii", "replace").decode("ascii")
+            with contextlib.suppress(OSError, ValueError):
+                stream.write(plain)
+                stream.flush()
+        except (OSError, ValueError):
+            # The reader is gone. A halt under way must not end because nobody watches it.
+            return
+
+    @contextlib.contextmanager
+    def _styled(self, stream: IO[str], style: str) -> Iterator[tuple[str, str]]:
+        if not self._coloured(stream):
+            yield "", ""
+            return
+        codes = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
+        codes["magenta"] = "35"
+        numbers = ";".join(codes[word] for word in style.split())
+        yield f"\x1b[{numbers}m", "\x1b[0m"
+
+    def _coloured(self, stream: IO[str]) -> bool:
+        if self._colour is not None:
+            return self._colour
+        wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        with contextlib.suppress(ValueError):
+            return wanted and stream.isatty()
+        return False
+
+
+class Progress:
+    """Takes the results so far and shows nothing."""
+
+    def show(self, results: Sequence["StepResult"]) -> None:
+        """Take the results so far."""
+
+
+def _fit(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    return f"{text[: width - 1]}…" if len(text) > width else f"{text:<{width}}"

@@ -1,0 +1,395 @@
+"""Bybit V5 through pybit: the keys of a master account and its sub accounts, and their orders."""
+
+import ipaddress
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from killswitch.clients import bybit_wire as wire
+from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
+from killswitch.model import Plan, Receipt
+from killswitch.secret import Secret
+from killswitch.steps.bybit import Account, DeadKeyError, Listed, Sweep
+
+OWN: Final = ""
+MAX_PAGES: Final = 20
+KEYS_PER_PAGE: Final = 20
+# Calls a second, a fifth under Bybit's limit per account.
+PACES: Final[Mapping[str, int]] = {
+    "get_api_key_information": 8,
+    "get_sub_uid_list": 8,
+    "get_sub_uid_list_unlimited": 4,
+    "get_all_sub_api_keys": 8,
+    "delete_sub_api_key": 4,
+    "delete_master_api_key": 4,
+    "get_open_orders": 40,
+    "get_positions": 40,
+    "cancel_all_orders": 8,
+    "cancel_all_orders option": 1,
+}
+# Every reading of open orders: category, settleCoin, orderFilter.
+_ORDERS: Final = (
+    *(("linear", coin, kind) for coin in ("USDT", "USDC") for kind in ("Order", "StopOrder")),
+    ("inverse", "", "Order"),
+    ("inverse", "", "StopOrder"),
+    ("spot", "", "Order"),
+    ("spot", "", "tpslOrder"),
+    ("spot", "", "StopOrder"),
+    ("spot", "", "OcoOrder"),
+    ("spot", "", "BidirectionalTpslOrder"),
+    ("option", "", "Order"),
+)
+_POSITIONS: Final = (("linear", "USDT"), ("linear", "USDC"), ("inverse", ""), ("option", ""))
+# Bybit percent-encodes cursors; whatever would be encoded again would break the signature.
+_SAFE_CURSOR: Final = re.compile(r"[A-Za-z0-9%+/=_.:,~-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """An API key: its id and its secret."""
+
+    api_key: Secret
+    api_secret: Secret
+
+
+class BybitClient:
+    """Speaks for one master key and for the keys held in its sub accounts; uid "" is the master's.
+
+    It remembers of the run which keys it had deleted, and forgets it when anything is seen alive
+    that should have ended before, so that "dead" can be told from "ended by us".
+
+    Args:
+        endpoint: "https://api.bybit.com", or plain http on loopback.
+        timeout_s: to connect, to read.
+        recv_window_ms: how old a request may be when it arrives.
+        ca_file: certificates to trust instead of the usual ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        timeout_s: tuple[float, float] = (3.0, 5.0),
+        recv_window_ms: int = 20_000,
+        ca_file: str | None = None,
+    ) -> None:
+        _check(endpoint)
+        self.own_id = ""
+        self.held_ids: Mapping[str, str] = {}
+        self._endpoint = endpoint.rstrip("/")
+        self._timeout_s = timeout_s
+        self._recv_window_ms = recv_window_ms
+        self._ca_file = ca_file
+        self._offset_ms = 0
+        self._may_write = False
+        self._transport: Any = None
+        self._sessions: dict[str, Any] = {}
+        self._paces: dict[tuple[str, str], wire.Pace] = {}
+        self._lock = threading.Lock()
+        self._spent: set[str] = set()
+        self._crowded: set[str] = set()
+        self._doubtful: set[str] = set()
+        self._labelled: dict[str, set[str]] = {}
+
+    def __repr__(self) -> str:
+        return f"BybitClient(endpoint={self._endpoint!r})"
+
+    def warm(self) -> str:
+        """Load pybit, open the connection and read the clock: "clock offset 3 ms"."""
+        session = self._open(None)
+        wire.call(session.get_server_time, {})  # the first call also connects, which takes time
+        before = time.time()
+        reply = wire.call(session.get_server_time, {})
+        after = time.time()
+        server = reply.parse(wire.ServerTime)
+        self._offset_ms = round(int(server.timeNano) / 1e6 - (before + after) * 500)
+        return f"clock offset {self._offset_ms} ms"
+
+    def login(
+        self,
+        *,
+        own: Credential,
+        held: Mapping[str, Credential],
+        may_write: bool,
+        spent: Collection[str] = (),
+    ) -> None:
+        """Hand over the credentials; `held` by uid of the sub account.
+
+        `spent` names the accounts whose key an earlier order deleted when all else had been read
+        as ended ("" for the own key): a dead key there is the expected end, elsewhere it is not.
+        """
+        credentials = {OWN: own, **held}
+        self._sessions = {uid: self._open(each) for uid, each in credentials.items()}
+        self.own_id = own.api_key.reveal()
+        self.held_ids = {uid: each.api_key.reveal() for uid, each in held.items()}
+        self._may_write = may_write
+        self._spent = set(spent)
+
+    def spent(self, uid: str) -> bool:
+        """Whether killswitch had this key deleted, and nothing has cast doubt on it since."""
+        return uid in self._spent and uid not in self._doubtful
+
+    def label(self, uid: str, key_id: str) -> str:
+        """Return the last characters of a key id: four, or as many as tell it from the others."""
+        others = self._labelled.get(uid, set()) - {key_id}
+        length = 4
+        while length < len(key_id) and any(it.endswith(key_id[-length:]) for it in others):
+            length += 1
+        return key_id[-length:]
+
+    def each(self, look: Callable[[str], Plan], uids: Iterable[str]) -> list[Plan]:
+        """Look at several accounts at once."""
+        return wire.side_by_side(look, uids)
+
+    def own_trades(self) -> bool:
+        """Whether the own key may trade; refused unless it is a master key that may write."""
+        return self._own().trades
+
+    def prove(self, uid: str) -> Receipt:
+        """Prove by query-api that the key of `uid` may do its part, without doing it."""
+        if uid == OWN:
+            if not self._own().manages:
+                raise RefusedError("the own key has no Wallet permission: it cannot delete keys")
+            return Receipt("query-api: master key, read-write, may delete keys")
+        key = self._identify(uid)
+        if str(key.userID) != uid:
+            raise RefusedError(f"the key held for sub {uid} belongs to account {key.userID}")
+        if key.readOnly or not key.trades:
+            raise RefusedError(f"the key held for sub {uid} may not cancel orders")
+        return Receipt("query-api: read-write, may cancel orders")
+
+    def sub_uids(self) -> Listed:
+        """List the sub accounts: the union of two lists, as neither shows all."""
+        found: dict[str, None] = {}
+        failures: list[VendorError] = []
+        for read in (self._sub_members, self._sub_members_paged):
+            try:
+                for uid in read():
+                    found[uid] = None
+            except VendorError as error:
+                failures.append(error)
+        if not failures:
+            return Listed(tuple(found))
+        lasting = all(error.lasting for error in failures)
+        return Listed(tuple(found), f"cannot be listed in full: {failures[0].problem}", lasting)
+
+    def sub_keys(self, uid: str) -> Listed:
+        """List the first page of a sub account's keys; the others come up as these go."""
+        try:
+            reply = self._call(OWN, "get_all_sub_api_keys", subMemberId=uid, limit=KEYS_PER_PAGE)
+            page = reply.parse(wire.SubKeys)
+        except VendorError as error:
+            return Listed((), error.problem, error.lasting)
+        ids = tuple(key.apiKey for key in page.result or ())
+        self._labelled.setdefault(uid, set()).update(ids)
+        if ids:
+            self._spent.discard(OWN)
+        (self._crowded.add if set(ids) - {self.held_ids.get(uid)} else self._crowded.discard)(uid)
+        more = page.nextPageCursor or len(ids) >= KEYS_PER_PAGE
+        return Listed(ids, "there are more keys than one list shows" if more else "")
+
+    def account(self, uid: str) -> Account:
+        """Read the open orders and positions of an account with the key held there."""
+        read = partial(self._count_orders, uid)
+        counts = wire.side_by_side(read, _ORDERS)
+        failures = [count for count in counts if isinstance(count, VendorError)]
+        dead = next((error for error in failures if isinstance(error, DeadKeyError)), None)
+        if dead:
+            return self._dead_account(uid, dead)
+        orders: Counter[Sweep] = Counter()
+        for count in counts:
+            orders += count if isinstance(count, Counter) else Counter()
+        if any(sweep[3] == "Order" for sweep in orders):
+            self._spent -= {uid, OWN}  # still alive, and no longer clean
+        positions, unread = self._positions(uid)
+        return Account(
+            answers=len(failures) < len(counts),
+            orders=orders,
+            positions=positions,
+            no_positions=unread,
+            missing=failures[0].problem if failures else "",
+            lasting=bool(failures) and all(error.lasting for error in failures),
+        )
+
+    def delete_sub_key(self, uid: str, key_id: str) -> Receipt:
+        """Delete a key of a sub account, by the master key."""
+        self._writing("delete a key")
+        if key_id == self.held_ids.get(uid):
+            self._spent.add(uid)
+        return _receipt(self._call(OWN, "delete_sub_api_key", apikey=key_id), "delete-sub-api")
+
+    def delete_own_key(self) -> Receipt:
+        """Delete the own key: the last thing that it can do."""
+        self._writing("delete the own key")
+        self._spent.add(OWN)
+        return _receipt(self._call(OWN, "delete_master_api_key"), "delete-api")
+
+    def cancel_orders(self, uid: str, sweeps: Iterable[Sweep]) -> Receipt:
+        """Ask to cancel all that the sweeps reach: Bybit only acknowledges, and ends it later."""
+        self._writing("cancel orders")
+        failures, replies = [], []
+        for category, by, value, order_filter in sweeps:
+            reach = {by: value} if by else {}
+            try:
+                reply = self._call(
+                    uid, "cancel_all_orders", category=category, orderFilter=order_filter, **reach
+                )
+                if reply.parse(wire.Cancelled).success == "0":
+                    raise UnreachableError(f"cancel-all of {category} orders did not succeed")
+                replies.append(reply)
+            except VendorError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return Receipt(f"cancel-all acknowledged, {len(replies)} calls", _evidence(replies))
+
+    def _dead_account(self, uid: str, dead: DeadKeyError) -> Account:
+        if uid in self._crowded:
+            self._doubtful.add(uid)
+        if self.spent(uid):
+            return Account()
+        return Account(missing=f"the key held there {dead.problem}", lasting=True)
+
+    def _count_orders(self, uid: str, what: tuple[str, str, str]) -> Counter[Sweep] | VendorError:
+        category, coin, order_filter = what
+        count: Counter[Sweep] = Counter()
+        reach = {"settleCoin": coin} if coin else {}
+        try:
+            for symbol in self._order_symbols(uid, category, orderFilter=order_filter, **reach):
+                # Bybit cancels inverse orders only by symbol or coin, and lists them without.
+                by = (
+                    ("symbol", symbol)
+                    if category == "inverse"
+                    else next(iter(reach.items()), ("", ""))
+                )
+                count[(category, *by, order_filter)] += 1
+        except VendorError as error:
+            return error
+        return count
+
+    def _order_symbols(self, uid: str, category: str, **reach: str) -> Iterator[str]:
+        cursor: dict[str, str] = {}
+        for _ in range(MAX_PAGES):
+            reply = self._call(
+                uid, "get_open_orders", category=category, limit=50, **reach, **cursor
+            )
+            page = reply.parse(wire.OrderPage)
+            yield from (order.symbol for order in page.list or ())
+            if not page.list or not page.nextPageCursor:
+                return
+            cursor = {"cursor": _safe(page.nextPageCursor)}
+
+    def _positions(self, uid: str) -> tuple[tuple[str, ...], str]:
+        texts: list[str] = []
+        try:
+            for category, coin in _POSITIONS:
+                reach = {"settleCoin": coin} if coin else {}
+                reply = self._call(uid, "get_positions", category=category, limit=200, **reach)
+                texts += [position.text for position in reply.parse(wire.PositionPage).open]
+        except VendorError as error:
+            return tuple(texts), error.problem
+        return tuple(texts), ""
+
+    def _sub_members(self) -> Iterator[str]:
+        page = self._call(OWN, "get_sub_uid_list").parse(wire.SubMembers)
+        yield from (sub.uid for sub in page.subMembers or ())
+
+    def _sub_members_paged(self) -> Iterator[str]:
+        cursor: dict[str, str] = {}
+        for _ in range(MAX_PAGES):
+            reply = self._call(OWN, "get_sub_uid_list_unlimited", pageSize=100, **cursor)
+            page = reply.parse(wire.SubMembers)
+            yield from (sub.uid for sub in page.subMembers or ())
+            if page.nextCursor in {"", "0"}:
+                return
+            cursor = {"nextCursor": _safe(page.nextCursor)}
+        raise GarbledError(f"bybit lists sub accounts on more than {MAX_PAGES} pages")
+
+    def _own(self) -> wire.UserKey:
+        key = self._identify(OWN)
+        if not key.isMaster:
+            raise RefusedError("the own key is a sub account's: only a master key can list keys")
+        if key.readOnly:
+            raise RefusedError("the own key is read-only: it cannot delete keys")
+        return key
+
+    def _identify(self, uid: str) -> wire.UserKey:
+        return self._call(uid, "get_api_key_information").parse(wire.UserKey)
+
+    def _writing(self, what: str) -> None:
+        if not self._sessions:
+            raise RuntimeError("login comes first")
+        if not self._may_write:
+            raise RefusedError(f"this client may only read: it does not {what}")
+
+    def _call(self, uid: str, method: str, **parameters: object) -> wire.Reply:
+        if uid not in self._sessions:
+            raise RuntimeError("login comes first")
+        bound = getattr(self._sessions[uid], method)
+        self._pace(uid, method, parameters.get("category")).wait()
+        try:
+            return wire.call(bound, parameters)
+        except wire.ClockError:
+            pass
+        self.warm()  # reads the clock again, once
+        return wire.call(bound, parameters)
+
+    def _pace(self, uid: str, method: str, category: object) -> wire.Pace:
+        own_pace = f"{method} {category}"
+        key = own_pace if own_pace in PACES else method
+        with self._lock:
+            return self._paces.setdefault((uid, key), wire.Pace(PACES[key]))
+
+    def _open(self, credential: Credential | None) -> Any:
+        with self._lock:
+            self._transport = self._transport or wire.new_transport()
+        keys = {}
+        if credential:
+            keys["api_key"] = credential.api_key.reveal()
+            keys["api_secret"] = credential.api_secret.reveal()
+        return wire.new_session(
+            self._transport,
+            endpoint=self._endpoint,
+            ca_file=self._ca_file,
+            offset_ms=lambda: self._offset_ms,
+            timeout=self._timeout_s,
+            recv_window=self._recv_window_ms,
+            **keys,
+        )
+
+
+def _check(endpoint: str) -> None:
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    if parts.scheme == "https" and host:
+        return
+    if parts.scheme != "http" or not _is_loopback(host):
+        raise ValueError(f"https is required except for loopback: {host or 'no host'}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _safe(cursor: str) -> str:
+    if not _SAFE_CURSOR.fullmatch(cursor):
+        raise GarbledError("bybit's cursor holds characters that cannot be signed")
+    return cursor
+
+
+def _receipt(reply: wire.Reply, what: str) -> Receipt:
+    return Receipt(f"{what} answered 0", _evidence([reply]))
+
+
+def _evidence(replies: list[wire.Reply]) -> dict[str, str]:
+    traces = " ".join(reply.trace for reply in replies if reply.trace)
+    return {"retCode": "0"} | ({"traceId": traces} if traces else {})

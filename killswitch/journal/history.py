@@ -1,0 +1,130 @@
+"""What the journal remembers that a new order needs: targets seen, drills held, halts open."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from killswitch.journal.store import Body, Event
+from killswitch.model import Outcome
+
+ORDERED: Final = "halt.ordered"
+COMPLETED: Final = "halt.completed"
+RESOLVED: Final = "halt.resolved"
+DRILL_ORDERED: Final = "drill.ordered"
+DRILL_COMPLETED: Final = "drill.completed"
+KEY_ENROLLED: Final = "key.enrolled"
+KEY_REMOVED: Final = "key.removed"
+
+_SEEN: Final = {Outcome.VERIFIED.value, Outcome.REHEARSED.value}
+
+
+class _Target(msgspec.Struct):
+    target: str
+    outcome: str
+
+
+class _Result(msgspec.Struct):
+    step: str
+    system: str
+    targets: list[_Target] = []
+
+
+class _Order(msgspec.Struct):
+    id: str
+    mode: str = ""
+    reason: str = ""
+
+
+class _Completed(msgspec.Struct):
+    order: _Order
+    results: list[_Result] = []
+    halted: bool = False
+    passed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PastHalt:
+    """One halt in the journal; `halted` is None when it never reported back."""
+
+    id: str
+    ordered_at: str
+    halted: bool | None
+    resolved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PastDrill:
+    """One completed drill."""
+
+    id: str
+    at: datetime
+    passed: bool
+
+
+class History:
+    """A journal's events, read for what they say about the past."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._bodies = [body for event in events if (body := _body(event)) is not None]
+
+    def seen(self) -> Mapping[tuple[str, str], frozenset[str]]:
+        """Return, per (step, system), the targets that an earlier run saw live and acted on."""
+        found: dict[tuple[str, str], set[str]] = {}
+        for body, completed in self._completed(COMPLETED, DRILL_COMPLETED):
+            del body
+            for result in completed.results:
+                targets = {t.target for t in result.targets if t.outcome in _SEEN}
+                found.setdefault((result.step, result.system), set()).update(targets)
+        return {key: frozenset(targets) for key, targets in found.items()}
+
+    def last_drill(self) -> PastDrill | None:
+        """Return the newest drill that passed; when none did, the newest; or None."""
+        drills = [
+            PastDrill(completed.order.id, _moment(body.time), completed.passed)
+            for body, completed in self._completed(DRILL_COMPLETED)
+        ]
+        passed = [drill for drill in drills if drill.passed]
+        newest = passed or drills
+        return newest[-1] if newest else None
+
+    def halts(self) -> list[PastHalt]:
+        """Return every halt that was ordered, oldest first."""
+        ended = {done.order.id: done.halted for _, done in self._completed(COMPLETED)}
+        resolved = {str(body.data.get("halt")) for body in self._of(RESOLVED)}
+        return [
+            PastHalt(
+                id=body.id.removesuffix(".ordered"),
+                ordered_at=body.time,
+                halted=ended.get(body.id.removesuffix(".ordered")),
+                resolved=body.id.removesuffix(".ordered") in resolved,
+            )
+            for body in self._of(ORDERED)
+        ]
+
+    def reports(self) -> list[Body]:
+        """Return the events that report on a halt or drill, oldest first."""
+        return [body for body, _ in self._completed(COMPLETED, DRILL_COMPLETED)]
+
+    def _of(self, *types: str) -> Iterator[Body]:
+        return (body for body in self._bodies if body.type in types)
+
+    def _completed(self, *types: str) -> Iterator[tuple[Body, _Completed]]:
+        for body in self._of(*types):
+            try:
+                yield body, msgspec.convert(body.data, type=_Completed)
+            except msgspec.ValidationError:
+                continue  # of another version: it is still evidence, only not a memory
+
+
+def _body(event: Event) -> Body | None:
+    try:
+        return event.body
+    except msgspec.DecodeError:
+        return None  # `journal verify` names it; a halt goes on without it
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,297 @@
+"""A Kubernetes API server as far as a halt meets it: pods, quotas, Deployments, StatefulSets."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
+from werkzeug.wrappers import Request, Response
+
+from killswitch.sandbox import kubernetes_wire as wire
+from killswitch.sandbox.kubernetes_controllers import Namespace, Pod, Quota, Workload, World
+from killswitch.sandbox.kubernetes_requests import (
+    Ask,
+    Json,
+    Reply,
+    StatusError,
+    new_name,
+    not_found,
+    options,
+    patched,
+    read_json,
+    selected,
+)
+from killswitch.sandbox.server import VendorServer
+
+TOKEN = "sandbox-kubernetes-token"
+USER = "system:serviceaccount:killswitch:killswitch"
+_NS = "/api/v1/namespaces/<namespace>"
+_APPS = "/apis/apps/v1/namespaces/<namespace>/<any(deployments,statefulsets):resource>"
+_URLS = Map(
+    [
+        Rule(f"{_NS}/<any(pods,resourcequotas):resource>", endpoint="collection"),
+        Rule(f"{_NS}/<any(pods,resourcequotas):resource>/<name>", endpoint="object"),
+        Rule(_APPS, endpoint="collection"),
+        Rule(f"{_APPS}/<name>", endpoint="object"),
+        Rule(f"{_APPS}/<name>/scale", endpoint="scale"),
+    ],
+    strict_slashes=False,
+)
+_VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
+_ON_MANY = {"get": "list", "delete": "deletecollection"}
+
+
+class KubernetesServer(VendorServer):
+    """One cluster.
+
+    `denied` holds missing rights as "verb resource" ("create resourcequotas"). `term_s` is what a
+    process needs to end on SIGTERM; the kubelet kills it after the grace that was asked for, but
+    not before `floor_s` (2 s on a real node). A quota is in force `quota_lag_s` after its creation.
+    `open_reads` lets anyone read: kubectl never sends a token over plain http.
+    """
+
+    name = "kubernetes"
+    TRAPS: ClassVar[Mapping[str, str]] = {
+        "forbidden": "answers 403 to everything that would change something",
+        "expired-token": "answers 401: the token has expired",
+        "quota-refused": "answers 403 to the creation of a quota",
+        "quota-idle": "stores a quota, but its controller never puts it in force",
+        "stuck-pod": "has one pod that never ends: its node is gone",
+        "scale-lies": "answers 200 to a scale, and changes nothing",
+        "delete-lies": "answers 200 to the deletion of the pods, and deletes none",
+        "scales-back": "has a reconciler that scales everything back up, each 0.2 s",
+        "slow-pods": "has pods that need 1.5 s to end",
+        "namespace-missing": "has no such namespace: lists are empty, creations answer 404",
+        "lost-reply": "does what it is told, and cuts the connection before it answers",
+        "pods-return-once": "lets a bare pod appear once, 0.6 s after the last one ended",
+    }
+
+    def __init__(
+        self,
+        *,
+        token: str = TOKEN,
+        namespaces: Mapping[str, Iterable[Workload]] | None = None,
+        term_s: float = 0.6,
+        floor_s: float = 0.5,
+        quota_lag_s: float = 0.005,
+        open_reads: bool = False,
+        traps: Iterable[str] = (),
+        port: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(traps=traps, port=port, clock=clock)
+        if namespaces is None:
+            namespaces = {
+                "trading": [
+                    Workload(kind="Deployment", name="freqtrade", replicas=2),
+                    Workload(kind="StatefulSet", name="hedger", replicas=1),
+                ]
+            }
+        self.token = token
+        self.open_reads = open_reads
+        self.denied: set[str] = set()
+        self.world = World(
+            namespaces,
+            clock=clock,
+            traps=self.traps,
+            term_s=term_s,
+            floor_s=floor_s,
+            quota_lag_s=quota_lag_s,
+        )
+
+    def kubeconfig(self) -> str:
+        """Return the text of a kubeconfig with the context "sandbox"."""
+        return wire.kubeconfig(self.url, self.token)
+
+    def live(self) -> list[str]:
+        """Name the pods that exist, and what would make new ones."""
+        with self.lock:
+            self.world.traps = self.traps
+            return self.world.live()
+
+    def is_write(self, request: Request) -> bool:
+        """Return whether it changes anything: a dry run does not."""
+        dry = "dryRun" in request.args or b'"dryRun"' in request.get_data()
+        return super().is_write(request) and not dry
+
+    def respond(self, request: Request) -> Response:
+        """Answer as the API server does; problems are Status objects."""
+        with self.lock:
+            self.world.traps = self.traps
+            self.world.settle()
+            try:
+                code, body = self._answer(request)
+            except StatusError as error:
+                code, body = error.code, error.body()
+            self.world.settle()
+        if "lost-reply" in self.traps and self.is_write(request) and code < 300:
+            self.cut(request)
+        return Response(json.dumps(body), status=code, mimetype="application/json")
+
+    def _answer(self, request: Request) -> Reply:
+        shown = request.headers.get("Authorization")
+        open_to_all = request.path == "/version" or (self.open_reads and request.method == "GET")
+        if (shown or not open_to_all) and (
+            "expired-token" in self.traps or shown != f"Bearer {self.token}"
+        ):
+            raise StatusError(401, "Unauthorized", "Unauthorized")
+        path = request.path.rstrip("/")
+        if path in wire.DISCOVERY and request.method == "GET":
+            return 200, wire.DISCOVERY[path]
+        try:
+            endpoint, params = _URLS.bind("localhost").match(path)
+        except HTTPException:
+            message = "the server could not find the requested resource"
+            raise StatusError(404, "NotFound", message) from None
+        verb = _VERBS.get(request.method, "")
+        if endpoint == "collection":
+            verb = _ON_MANY.get(verb, verb)
+        scale = "/scale" if endpoint == "scale" else ""
+        self._authorise(verb, params["resource"] + scale, params["namespace"])
+        act = self._acts().get(f"{verb} {scale or params['resource']}".strip())
+        if act is None:
+            message = "the server does not allow this method on the requested resource"
+            raise StatusError(405, "MethodNotAllowed", message)
+        space = self.world.namespaces.get(params["namespace"])
+        if space is None or "namespace-missing" in self.traps:
+            space = Namespace(params["namespace"], missing=True)
+        dry_run, grace_s = options(request)
+        return act(
+            Ask(request, space, params["resource"], params.get("name", ""), dry_run, grace_s)
+        )
+
+    def _acts(self) -> Mapping[str, Callable[[Ask], Reply]]:
+        reads = {f"list {resource}": self._list for resource in wire.KINDS}
+        reads |= {f"get {resource}": self._get for resource in wire.KINDS}
+        return reads | {
+            "create pods": self._create_pod,
+            "delete pods": self._delete_pod,
+            "deletecollection pods": self._delete_pods,
+            "create resourcequotas": self._create_quota,
+            "patch resourcequotas": self._patch_quota,
+            "delete resourcequotas": self._delete_quota,
+            "get /scale": self._get_scale,
+            "patch /scale": self._patch_scale,
+        }
+
+    def _authorise(self, verb: str, resource: str, namespace: str) -> None:
+        denied = f"{verb} {resource}" in self.denied
+        denied |= "forbidden" in self.traps and verb not in {"get", "list"}
+        denied |= "quota-refused" in self.traps and (verb, resource) == ("create", "resourcequotas")
+        if denied:
+            group = wire.GROUPS[resource.partition("/")[0]]
+            message = (
+                f'{resource} is forbidden: User "{USER}" cannot {verb} resource "{resource}" '
+                f'in API group "{group}" in the namespace "{namespace}"'
+            )
+            raise StatusError(403, "Forbidden", message, kind=resource)
+
+    def _all(self, space: Namespace, resource: str) -> list[Json]:
+        if resource == "pods":
+            return [wire.pod_json(space, pod) for _, pod in sorted(space.pods.items())]
+        if resource == "resourcequotas":
+            return [
+                wire.quota_json(space, quota, in_force=self.world.in_force(quota))
+                for quota in space.quotas.values()
+            ]
+        return [
+            wire.workload_json(space, workload, self.world.refusal(space, workload.name))
+            for workload in space.workloads
+            if workload.kind == wire.KINDS[resource]
+        ]
+
+    def _list(self, ask: Ask) -> Reply:
+        return 200, wire.page(ask.request, ask.resource, self._all(ask.space, ask.resource))
+
+    def _get(self, ask: Ask) -> Reply:
+        return 200, self._one(ask.space, ask.resource, ask.name)
+
+    def _one(self, space: Namespace, resource: str, name: str) -> Json:
+        for item in self._all(space, resource):
+            if item["metadata"]["name"] == name:
+                return wire.typed(resource, item)
+        raise not_found(resource, name)
+
+    def _create_pod(self, ask: Ask) -> Reply:
+        name = _new_name(ask, ask.space.pods)
+        if refusal := self.world.refusal(ask.space, name):
+            raise StatusError(403, "Forbidden", refusal, name=name, kind="pods")
+        pod = Pod(name=name, created=self.clock())
+        if not ask.dry_run:
+            ask.space.pods[name] = pod
+        return 201, wire.typed("pods", wire.pod_json(ask.space, pod))
+
+    def _delete_pod(self, ask: Ask) -> Reply:
+        answer = self._one(ask.space, ask.resource, ask.name)
+        if not ask.dry_run:
+            pod = ask.space.pods[ask.name]
+            self.world.delete(ask.space, pod, ask.grace_s)
+            answer = wire.typed(ask.resource, wire.pod_json(ask.space, pod))
+        return 200, answer
+
+    def _delete_pods(self, ask: Ask) -> Reply:
+        answer = self._list(ask)
+        if not ask.dry_run and "delete-lies" not in self.traps:
+            for pod in list(ask.space.pods.values()):
+                if selected(ask.request, wire.pod_json(ask.space, pod)):
+                    self.world.delete(ask.space, pod, ask.grace_s)
+        return answer
+
+    def _create_quota(self, ask: Ask) -> Reply:
+        name = _new_name(ask, ask.space.quotas)
+        now = self.clock()
+        spec = read_json(ask.request).get("spec") or {}
+        quota = Quota(name=name, spec=spec, created=now, in_force_at=now + self.world.quota_lag_s)
+        if not ask.dry_run:
+            ask.space.quotas[name] = quota
+        return 201, wire.typed(ask.resource, wire.quota_json(ask.space, quota, in_force=False))
+
+    def _patch_quota(self, ask: Ask) -> Reply:
+        before = self._one(ask.space, ask.resource, ask.name)
+        spec = patched(ask.request, before)["spec"]
+        if any(spec.get(part) != before["spec"].get(part) for part in ("scopes", "scopeSelector")):
+            message = f'ResourceQuota "{ask.name}" is invalid: spec.scopes: field is immutable'
+            raise StatusError(422, "Invalid", message)
+        if not ask.dry_run:
+            ask.space.quotas[ask.name].spec = spec
+            ask.space.quotas[ask.name].in_force_at = self.clock() + self.world.quota_lag_s
+        return 200, before | {"spec": spec}
+
+    def _delete_quota(self, ask: Ask) -> Reply:
+        self._one(ask.space, ask.resource, ask.name)
+        if not ask.dry_run:
+            del ask.space.quotas[ask.name]
+        return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+
+    def _workload(self, ask: Ask) -> Workload:
+        for workload in ask.space.workloads:
+            if (workload.kind, workload.name) == (wire.KINDS[ask.resource], ask.name):
+                return workload
+        raise not_found(f"{ask.resource}.apps", ask.name)
+
+    def _get_scale(self, ask: Ask) -> Reply:
+        workload = self._workload(ask)
+        return 200, wire.scale_json(ask.space, workload, workload.replicas)
+
+    def _patch_scale(self, ask: Ask) -> Reply:
+        workload = self._workload(ask)
+        before = wire.scale_json(ask.space, workload, workload.replicas)
+        replicas = patched(ask.request, before)["spec"].get("replicas", 0)
+        if not isinstance(replicas, int) or replicas < 0:
+            message = f'Scale "{ask.name}" is invalid: spec.replicas: must be 0 or more'
+            raise StatusError(422, "Invalid", message)
+        if not ask.dry_run and "scale-lies" not in self.traps:
+            self.world.scale(workload, replicas)
+        return 200, wire.scale_json(ask.space, workload, replicas)
+
+
+def _new_name(ask: Ask, there: Mapping[str, object]) -> str:
+    if ask.space.missing:
+        raise not_found("namespaces", ask.space.name)
+    name = new_name(ask.request, wire.KINDS[ask.resource])
+    if name in there:
+        message = f'{ask.resource} "{name}" already exists'
+        raise StatusError(409, "AlreadyExists", message, name=name, kind=ask.resource)
+    return name

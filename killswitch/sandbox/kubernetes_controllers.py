@@ -1,0 +1,230 @@
+"""The books of the sandbox's cluster, and the controllers and the kubelet that act on them.
+
+Nothing runs in the background: `World.settle` brings the books up to the clock at every request.
+"""
+
+import itertools
+import math
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+SLOW_S = 1.5
+RETURN_AFTER_S = 0.6
+SCALE_BACK_EVERY_S = 0.2
+_ids = itertools.count(1)
+
+
+def new_uid() -> str:
+    """Return a uid that no other object of this process has."""
+    return str(uuid.UUID(int=(0xA11CE << 108) + next(_ids), version=4))
+
+
+@dataclass(slots=True, kw_only=True)
+class Pod:
+    """One pod. `owner` is its workload's kind and name, or None for a bare pod.
+
+    `delete_at` is its deletionTimestamp; `ends_at` is when its processes really end.
+    """
+
+    name: str
+    owner: tuple[str, str] | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    node: str = "node-1"
+    phase: str = "Running"
+    created: float = 0.0
+    delete_at: float | None = None
+    delete_grace_s: int | None = None
+    ends_at: float = math.inf
+    uid: str = field(default_factory=new_uid)
+
+
+@dataclass(slots=True, kw_only=True)
+class Workload:
+    """A Deployment or a StatefulSet as seeded; `grace_s` is its terminationGracePeriodSeconds."""
+
+    kind: str
+    name: str
+    replicas: int = 1
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    grace_s: int = 30
+    generation: int = 1
+    created: float = 0.0
+    uid: str = field(default_factory=new_uid)
+
+
+@dataclass(slots=True, kw_only=True)
+class Quota:
+    """A ResourceQuota; admission heeds it from `in_force_at` on, not from its creation."""
+
+    name: str
+    spec: dict[str, object]
+    in_force_at: float
+    created: float = 0.0
+    uid: str = field(default_factory=new_uid)
+
+    @property
+    def hard(self) -> dict[str, str]:
+        """What it allows at most."""
+        hard = self.spec.get("hard")
+        return {k: str(v) for k, v in hard.items()} if isinstance(hard, dict) else {}
+
+
+@dataclass(slots=True)
+class Namespace:
+    """Everything in one namespace, by name; `missing` stands for one that does not exist."""
+
+    name: str
+    workloads: list[Workload] = field(default_factory=list)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    quotas: dict[str, Quota] = field(default_factory=dict)
+    seeded: dict[str, int] = field(default_factory=dict)
+    empty_since: float | None = None
+    returned: bool = False
+    stuck: str = ""
+    next_scale_back: float = 0.0
+    missing: bool = False
+
+
+class World:
+    """All namespaces, and what happens in them as time goes by."""
+
+    def __init__(
+        self,
+        namespaces: Mapping[str, Iterable[Workload]],
+        *,
+        clock: Callable[[], float],
+        traps: set[str],
+        term_s: float,
+        floor_s: float,
+        quota_lag_s: float,
+    ) -> None:
+        self.clock = clock
+        self.traps = traps
+        self.term_s = term_s
+        self.floor_s = floor_s
+        self.quota_lag_s = quota_lag_s
+        self.namespaces: dict[str, Namespace] = {}
+        self.orphans: list[tuple[str, float]] = []
+        """Processes whose pod object was deleted by force: name and when they end."""
+        now = clock()
+        for name, workloads in namespaces.items():
+            space = Namespace(name, workloads=list(workloads))
+            for workload in space.workloads:
+                workload.created = now
+                space.seeded[workload.uid] = workload.replicas
+            self.namespaces[name] = space
+        self.settle()
+
+    def settle(self) -> None:
+        """Bring the books up to now."""
+        now = self.clock()
+        self.orphans = [orphan for orphan in self.orphans if orphan[1] > now]
+        for space in self.namespaces.values():
+            self._reap(space, now)
+            if "scales-back" in self.traps and now >= space.next_scale_back:
+                space.next_scale_back = now + SCALE_BACK_EVERY_S
+                for workload in space.workloads:
+                    self.scale(workload, max(workload.replicas, space.seeded[workload.uid]))
+            for workload in space.workloads:
+                self._control(space, workload, now)
+            self._return_once(space, now)
+
+    def live(self) -> list[str]:
+        """Name the pods, the processes that outlive their pod, and what would make new pods."""
+        self.settle()
+        live = [f"process of {name}" for name, _ in self.orphans]
+        for space in self.namespaces.values():
+            live += [f"pod {space.name}/{name}" for name in space.pods]
+            if not self.refusal(space, ""):
+                live += [
+                    f"{workload.kind} {space.name}/{workload.name} asks for {workload.replicas}"
+                    for workload in space.workloads
+                    if workload.replicas
+                ]
+        return live
+
+    def refusal(self, space: Namespace, pod: str) -> str:
+        """Say which quota keeps a new `pod` out, as admission does, or nothing."""
+        used = sum(pod.phase not in {"Succeeded", "Failed"} for pod in space.pods.values())
+        for quota in space.quotas.values():
+            limit = quota.hard.get("pods")
+            if limit is not None and self.in_force(quota) and used + 1 > int(limit):
+                return (
+                    f'pods "{pod}" is forbidden: exceeded quota: {quota.name}, '
+                    f"requested: pods=1, used: pods={used}, limited: pods={limit}"
+                )
+        return ""
+
+    def in_force(self, quota: Quota) -> bool:
+        """Whether the controller has filled in the status that admission goes by."""
+        return "quota-idle" not in self.traps and self.clock() >= quota.in_force_at
+
+    def scale(self, workload: Workload, replicas: int) -> None:
+        """Write a new wish; nothing stops or starts before the controller sees it."""
+        if replicas != workload.replicas:
+            workload.replicas = replicas
+            workload.generation += 1
+
+    def add_pod(self, namespace: str, name: str, *, phase: str = "Running") -> Pod:
+        """Put a bare pod there, past every quota."""
+        space = self.namespaces[namespace]
+        space.pods[name] = Pod(name=name, phase=phase, created=self.clock())
+        return space.pods[name]
+
+    def delete(self, space: Namespace, pod: Pod, grace_s: int) -> None:
+        """Do what a DELETE does: the first grace rules, a later one only looks shorter."""
+        now = self.clock()
+        if pod.delete_at is None:
+            pod.ends_at = now + self._takes_s(pod, grace_s)
+            pod.delete_at, pod.delete_grace_s = now + grace_s, grace_s
+            if "stuck-pod" in self.traps and not space.stuck:
+                space.stuck = pod.uid
+        elif pod.delete_grace_s is not None and grace_s < pod.delete_grace_s:
+            pod.delete_at, pod.delete_grace_s = now + grace_s, grace_s
+        if grace_s == 0:
+            # By force: the object is gone at once, the process is not.
+            del space.pods[pod.name]
+            self.orphans.append((f"{space.name}/{pod.name}", pod.ends_at))
+
+    def _takes_s(self, pod: Pod, grace_s: int) -> float:
+        if pod.phase in {"Succeeded", "Failed"}:
+            return 0.0
+        if "slow-pods" in self.traps:
+            return SLOW_S
+        return min(self.term_s, max(grace_s, self.floor_s))
+
+    def _reap(self, space: Namespace, now: float) -> None:
+        for pod in list(space.pods.values()):
+            stuck = "stuck-pod" in self.traps and pod.uid == space.stuck
+            if pod.ends_at <= now and not stuck:
+                del space.pods[pod.name]
+                if not space.pods:
+                    space.empty_since = pod.ends_at
+
+    def _control(self, space: Namespace, workload: Workload, now: float) -> None:
+        owner = (workload.kind, workload.name)
+        mine = [pod for pod in space.pods.values() if pod.owner == owner]
+        running = [pod for pod in mine if pod.delete_at is None]
+        for pod in running[workload.replicas :]:
+            self.delete(space, pod, workload.grace_s)
+        # A ReplicaSet replaces a pod that is ending at once; a StatefulSet waits for its name.
+        names = (f"{workload.name}-{n}" for n in range(workload.replicas))
+        if workload.kind == "Deployment":
+            names = (f"{workload.name}-7d9f6b5c4-{new_uid()[-5:]}" for _ in itertools.count())
+        for name in itertools.islice(names, max(workload.replicas, 0)):
+            if len(running) >= workload.replicas:
+                return
+            if name in space.pods or self.refusal(space, name):
+                continue
+            pod = Pod(name=name, owner=owner, created=now, labels={"app": workload.name})
+            space.pods[name] = pod
+            running.append(pod)
+
+    def _return_once(self, space: Namespace, now: float) -> None:
+        due = space.empty_since is not None and now >= space.empty_since + RETURN_AFTER_S
+        if "pods-return-once" in self.traps and due and not space.returned:
+            # Let in by an admission that had been asked before the quota was there.
+            space.returned = True
+            self.add_pod(space.name, "debug-returned")

@@ -1,0 +1,228 @@
+"""The small world: one server per vendor on loopback, a software key, and a configuration."""
+
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from killswitch.authority.enrolment import enroll
+from killswitch.authority.ring import SANDBOX_RP_ID, KeyRing, write_private
+from killswitch.journal.history import KEY_ENROLLED
+from killswitch.journal.store import Journal, NewEvent
+from killswitch.sandbox.bybit import BybitServer
+from killswitch.sandbox.kakunin import KakuninServer
+from killswitch.sandbox.kubernetes import KubernetesServer
+from killswitch.sandbox.server import VendorServer
+from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice
+from killswitch.sandbox.telegram import TelegramServer
+from killswitch.sandbox.vault import VaultServer
+
+JOURNAL_NAME: Final = "sandbox-journal.db"
+SERVERS: Final[tuple[type[VendorServer], ...]] = (
+    KubernetesServer,
+    BybitServer,
+    KakuninServer,
+    VaultServer,
+    TelegramServer,
+)
+
+_CONFIG: Final = """\
+# Written by killswitch: the sandbox world on this machine. Nothing in it is real.
+name = "sandbox"
+
+[sandbox]
+software_key = "software-key.json"
+
+[keys]
+rp_id = {rp_id}
+file = "keys.json"
+
+[journal]
+file = {journal}
+fallback = {fallback}
+
+[halt]
+stay_down_s = {stay_down_s}
+patience_s = {patience_s}
+
+[[kubernetes]]
+name = "k3s-sandbox"
+kubeconfig = "kubeconfig.yaml"
+context = "sandbox"
+namespaces = ["trading"]
+
+[[bybit]]
+name = "main-desk"
+endpoint = {bybit}
+api_key = "file:bybit-api-key"
+api_secret = "file:bybit-api-secret"
+{held}
+[[kakunin]]
+name = "tenant"
+base_url = {kakunin}
+api_key = "file:kakunin-api-key"
+agents = {agents}
+
+[[vault]]
+name = "vault-sandbox"
+address = {vault}
+token = "file:vault-token"
+paths = ["trading/"]
+
+{chats}"""
+
+
+def all_traps() -> dict[str, str]:
+    """Return every trap of every server, named "vendor-trap", with what it does."""
+    return {
+        f"{server.name}-{trap}": sentence
+        for server in SERVERS
+        for trap, sentence in server.all_traps().items()
+    }
+
+
+class World:
+    """The five servers, running, and the folder with what a halt of them needs.
+
+    Args:
+        folder: an empty folder; gets the configuration, the secrets and the software key.
+        traps: names from `all_traps`.
+        stay_down_s, patience_s: go into the configuration; short, because nothing here is far.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        traps: Iterable[str] = (),
+        stay_down_s: float = 1.0,
+        patience_s: float = 5.0,
+    ) -> None:
+        self.folder = folder
+        self.config_file = folder / "killswitch.toml"
+        self._stay_down_s = stay_down_s
+        self._patience_s = patience_s
+        chosen = set(traps)
+        unknown = chosen - set(all_traps())
+        if unknown:
+            raise ValueError(f"no such trap: {', '.join(sorted(unknown))}")
+        self.kubernetes = KubernetesServer(traps=_for("kubernetes", chosen))
+        self.bybit = BybitServer(traps=_for("bybit", chosen))
+        self.kakunin = KakuninServer(traps=_for("kakunin", chosen))
+        self.vault = VaultServer(traps=_for("vault", chosen))
+        self.telegram = TelegramServer(traps=_for("telegram", chosen))
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls,
+        folder: Path,
+        *,
+        now: datetime,
+        journal: Path | None = None,
+        traps: Iterable[str] = (),
+        stay_down_s: float = 1.0,
+    ) -> Iterator[Self]:
+        """Run a world, set up in `folder`, until the block ends.
+
+        `journal` is where its evidence goes, by default beside the user's journal.
+        """
+        world = cls(folder, traps=traps, stay_down_s=stay_down_s)
+        with ExitStack() as stack:
+            for server in world.servers:
+                server.start()
+                stack.callback(server.stop)
+            world.set_up(journal or _default_journal(), now)
+            yield world
+
+    @property
+    def servers(self) -> tuple[VendorServer, ...]:
+        """The servers, in the order a person reads them."""
+        return (self.kubernetes, self.bybit, self.kakunin, self.vault, self.telegram)
+
+    def live(self) -> dict[str, list[str]]:
+        """Return what is live, per server, by the servers' own books; empty when halted."""
+        found = {server.name: server.live() for server in self.servers}
+        return {name: things for name, things in found.items() if things}
+
+    def set_up(self, journal: Path, now: datetime) -> None:
+        """Write the secrets and the configuration, and enrol a new software key."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, value in self._secrets().items():
+            write_private(self.folder / name, value.encode())
+        write_private(self.config_file, self._config(journal).encode())
+        key = SoftKey.load(self.folder / "software-key.json", touch=lambda _cancel: True)
+        enrolled = enroll(
+            SoftKeyDevice(key),
+            ring=KeyRing(),
+            label="software key",
+            operator="you",
+            rp_id=SANDBOX_RP_ID,
+            now=now,
+            cancel=threading.Event(),
+            on_touch=lambda _number: None,
+        )
+        KeyRing((enrolled,)).save(self.folder / "keys.json")
+        Journal(journal).append(
+            NewEvent(
+                id=f"key.{enrolled.credential_id.hex()[:32]}",
+                type=KEY_ENROLLED,
+                time=enrolled.enrolled_at,
+                data={"key": msgspec.to_builtins(enrolled)},
+            )
+        )
+
+    def _secrets(self) -> dict[str, str]:
+        secrets = {
+            "kubeconfig.yaml": self.kubernetes.kubeconfig(),
+            "bybit-api-key": self.bybit.master_key,
+            "bybit-api-secret": self.bybit.master_secret,
+            "kakunin-api-key": self.kakunin.api_key,
+            "vault-token": self.vault.token,
+            "telegram-token": self.telegram.token,
+        }
+        for sub, (key, secret) in self.bybit.held.items():
+            secrets[f"bybit-held-{sub}-key"] = key
+            secrets[f"bybit-held-{sub}-secret"] = secret
+        return secrets
+
+    def _config(self, journal: Path) -> str:
+        held = "".join(
+            f'\n[[bybit.held]]\nsub = "{sub}"\n'
+            f'api_key = "file:bybit-held-{sub}-key"\n'
+            f'api_secret = "file:bybit-held-{sub}-secret"\n'
+            for sub in self.bybit.held
+        )
+        chats = "\n".join(
+            f'[[telegram]]\nname = "{chat.title}"\ntoken = "file:telegram-token"\n'
+            f'chat_id = "{chat.id}"\nbase_url = "{self.telegram.base_url}"\n'
+            for chat in self.telegram.chats.values()
+        )
+        return _CONFIG.format(
+            rp_id=json.dumps(SANDBOX_RP_ID),
+            journal=json.dumps(str(journal)),
+            fallback=json.dumps(str(journal.with_name("sandbox-fallback.jsonl"))),
+            stay_down_s=self._stay_down_s,
+            patience_s=self._patience_s,
+            bybit=json.dumps(self.bybit.url),
+            held=held,
+            kakunin=json.dumps(self.kakunin.base_url),
+            agents=json.dumps(sorted(self.kakunin.agents)),
+            vault=json.dumps(self.vault.url),
+            chats=chats,
+        )
+
+
+def _for(vendor: str, chosen: set[str]) -> list[str]:
+    return [name.removeprefix(f"{vendor}-") for name in chosen if name.startswith(f"{vendor}-")]
+
+
+def _default_journal() -> Path:
+    import platformdirs  # noqa: PLC0415 (30 ms that tests with their own journal need not pay)
+
+    return platformdirs.user_state_path("killswitch") / JOURNAL_NAME

@@ -1,0 +1,279 @@
+"""The composition root: configuration and secrets become steps with real clients.
+
+Nothing here fails for all: a section that cannot be built becomes a unit whose step says why.
+"""
+
+import ipaddress
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import assert_never
+from urllib.parse import urlsplit
+
+from killswitch.config import Config, System
+from killswitch.errors import ConfigError, RefusedError, VendorError
+from killswitch.model import Plan, Step
+from killswitch.sections import (
+    BybitSection,
+    KakuninSection,
+    KubernetesSection,
+    SystemSection,
+    TelegramSection,
+    VaultSection,
+)
+from killswitch.sources import Sources
+from killswitch.steps.telegram import Message
+
+Build = Callable[[bool, Message], Step]
+"""Make the step: reads the secrets and logs in. The bool says whether it may write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One configured system, ready to be warmed up and, after the touch, built.
+
+    `does` and `scope` are for the order and the screen: "stop", "namespace trading". `sources`
+    are the secrets it will need. `warm` needs no credential and returns a fact, or raises
+    VendorError. `problem` says why it cannot be built.
+    """
+
+    kind: str
+    system: str
+    does: str
+    scope: str
+    sources: tuple[str, ...]
+    evidence: bool
+    warm: Callable[[], str]
+    build: Build
+    problem: str = ""
+
+    def step(self, message: Message, *, may_write: bool, system: str = "") -> "LateStep":
+        """Return the step; it is built in its own thread, at its first look.
+
+        `system` gives it another name: the second message to the same chat.
+        """
+        return LateStep(
+            name=self.kind,
+            system=system or self.system,
+            evidence=self.evidence,
+            build=lambda: self.build(may_write, message),
+        )
+
+
+@dataclass(slots=True)
+class LateStep:
+    """A step that is built when it is first looked at, so that building costs only itself."""
+
+    name: str
+    system: str
+    evidence: bool
+    build: Callable[[], Step]
+    _step: Step | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def plan(self) -> Plan:
+        """Build the step if need be, and look."""
+        with self._lock:
+            if self._step is None:
+                self._step = self._built()
+        return self._step.plan()
+
+    def _built(self) -> Step:
+        try:
+            return self.build()
+        except VendorError:
+            raise
+        except (ValueError, ImportError) as error:
+            raise RefusedError(f"cannot be built: {error}") from None
+
+
+def units(config: Config, sources: Sources) -> tuple[Unit, ...]:
+    """Return a unit for every configured system, in the order of the file's kinds.
+
+    Raises:
+        ConfigError: a sandbox configuration names a host that is not loopback.
+    """
+    if config.sandbox is not None:
+        _demand_loopback(config)
+    return tuple(_unit(config, system, sources) for system in config.systems)
+
+
+def _unit(config: Config, system: System, sources: Sources) -> Unit:
+    if system.section is None:
+        return _broken(system, system.problem)
+    try:
+        return _whole(config, system.section, sources)
+    except (ValueError, ImportError) as error:
+        return _broken(system, str(error))
+
+
+def _whole(config: Config, section: SystemSection, sources: Sources) -> Unit:
+    match section:
+        case KubernetesSection():
+            return _kubernetes(config, section)
+        case BybitSection():
+            return _bybit(config, section, sources)
+        case KakuninSection():
+            return _kakunin(config, section, sources)
+        case VaultSection():
+            return _vault(config, section, sources)
+        case TelegramSection():
+            return _telegram(section, sources)
+        case _:
+            assert_never(section)
+
+
+def _broken(system: System, problem: str) -> Unit:
+    def refuse(*_: object) -> Step:
+        raise RefusedError(f"configuration: {problem}")
+
+    def warm() -> str:
+        raise RefusedError(f"configuration: {problem}")
+
+    return Unit(
+        kind=system.kind,
+        system=system.name,
+        does="cannot",
+        scope="",
+        sources=(),
+        evidence=system.kind == "telegram",
+        warm=warm,
+        build=refuse,
+        problem=problem,
+    )
+
+
+def _kubernetes(config: Config, section: KubernetesSection) -> Unit:
+    from killswitch.clients.kubernetes import KubernetesClient
+    from killswitch.steps.kubernetes import StopTrading
+
+    client = KubernetesClient(
+        kubeconfig=config.resolve(section.kubeconfig),
+        context=section.context,
+        grace_s=section.grace_s,
+    )
+
+    def build(may_write: bool, _message: Message) -> Step:
+        client.login(may_write=may_write)
+        return StopTrading(client, section.name, section.namespaces)
+
+    scope = f"namespace {', '.join(section.namespaces)}"
+    return Unit("kubernetes", section.name, "stop", scope, (), False, client.warm, build)
+
+
+def _bybit(config: Config, section: BybitSection, sources: Sources) -> Unit:
+    from killswitch.clients.bybit import BybitClient, Credential
+    from killswitch.steps.bybit import RevokeKeys
+
+    client = BybitClient(endpoint=section.url, ca_file=_ca(config, section.ca_file))
+
+    def credential(api_key: str, api_secret: str) -> Credential:
+        return Credential(api_key=sources.get(api_key), api_secret=sources.get(api_secret))
+
+    def build(may_write: bool, _message: Message) -> Step:
+        client.login(
+            own=credential(section.api_key, section.api_secret),
+            held={key.sub: credential(key.api_key, key.api_secret) for key in section.held},
+            may_write=may_write,
+        )
+        return RevokeKeys(client, section.name, section.orders)
+
+    needed = [section.api_key, section.api_secret]
+    for key in section.held:
+        needed += [key.api_key, key.api_secret]
+    scope = "every key it lists, its open orders, then its own key"
+    return Unit("bybit", section.name, "revoke", scope, tuple(needed), False, client.warm, build)
+
+
+def _kakunin(config: Config, section: KakuninSection, sources: Sources) -> Unit:
+    from killswitch.clients.kakunin import KakuninClient
+    from killswitch.steps.kakunin import RevokeCertificates
+
+    client = KakuninClient(base_url=section.base_url, ca_file=_ca(config, section.ca_file))
+
+    def build(may_write: bool, _message: Message) -> Step:
+        client.login(api_key=sources.get(section.api_key), may_write=may_write)
+        return RevokeCertificates(client, section.name, section.agents, section.reason)
+
+    count = len(section.agents)
+    scope = f"certificates of {count} agent{'s' if count != 1 else ''}"
+    needed = (section.api_key,)
+    return Unit("kakunin", section.name, "revoke", scope, needed, False, client.warm, build)
+
+
+def _vault(config: Config, section: VaultSection, sources: Sources) -> Unit:
+    from killswitch.clients.vault import VaultClient
+    from killswitch.steps.vault import WipeSecrets
+
+    client = VaultClient(
+        address=section.address,
+        namespace=section.namespace or None,
+        ca_file=_ca(config, section.ca_file),
+    )
+
+    def build(may_write: bool, _message: Message) -> Step:
+        client.login(token=sources.get(section.token), may_write=may_write)
+        return WipeSecrets(client, section.name, section.paths)
+
+    scope = ", ".join(section.paths)
+    needed = (section.token,)
+    return Unit("vault", section.name, "wipe", scope, needed, False, client.warm, build)
+
+
+def _telegram(section: TelegramSection, sources: Sources) -> Unit:
+    from killswitch.clients.telegram import TelegramClient
+    from killswitch.steps.telegram import SendAlert
+
+    client = TelegramClient(
+        chat_id=section.chat_id, thread_id=section.thread_id, base_url=section.base_url
+    )
+
+    def build(may_write: bool, message: Message) -> Step:
+        client.login(token=sources.get(section.token), may_write=may_write)
+        return SendAlert(client, section.name, message)
+
+    needed = (section.token,)
+    return Unit("telegram", section.name, "tell", "", needed, True, client.warm, build)
+
+
+def _ca(config: Config, ca_file: str) -> Path | None:
+    return config.resolve(ca_file) if ca_file else None
+
+
+def _demand_loopback(config: Config) -> None:
+    for system in config.systems:
+        for address in _addresses(system.section):
+            if not _is_loopback(urlsplit(address).hostname or ""):
+                raise ConfigError(
+                    f"the sandbox may only reach this machine, and {system.kind} "
+                    f"{system.name} is at {urlsplit(address).hostname}",
+                    hint="use a configuration without [sandbox] for real systems",
+                )
+
+
+def _addresses(section: SystemSection | None) -> Iterable[str]:
+    match section:
+        case None:
+            return ()
+        case KubernetesSection():
+            return ()  # the address stands in the kubeconfig, which its client reads
+        case BybitSection():
+            return (section.url,)
+        case KakuninSection():
+            return (section.base_url,)
+        case VaultSection():
+            return (section.address,)
+        case TelegramSection():
+            return (section.base_url,)
+        case _:
+            assert_never(section)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,232 @@
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from killswitch.clients.vault import VaultClient
+from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
+from killswitch.model import Blind, Clear, Plan, Step
+from killswitch.sandbox.vault import PUT_BACK_S, VaultServer
+from killswitch.secret import Secret
+from killswitch.steps.vault import Tree, WipeSecrets
+
+TOKEN = "hvs.made-up-token-of-a-test"
+EMPTY = Clear("trading/", "empty: LIST answers 404", only_if_known=True)
+
+
+class Store:
+    """A Vault in memory: paths to secrets, or to the error that a walk meets."""
+
+    def __init__(self, **paths: Tree | VendorError) -> None:
+        self.paths = {f"{name}/": found for name, found in paths.items()}
+        self.missing: tuple[str, ...] = ()
+
+    def walk(self, path: str) -> Tree:
+        found = self.paths[path]
+        if isinstance(found, VendorError):
+            raise found
+        return found
+
+    def delete(self, tree: Tree) -> None:
+        self.paths[tree.mount] = Tree(tree.mount, tree.version, tree.folder, ())
+
+    def missing_rights(self, tree: Tree) -> tuple[str, ...]:
+        return self.missing if tree.names else ()
+
+    def token_ttl_s(self) -> int:
+        return 600
+
+
+def tree(mount: str, *names: str, unseen: tuple[VendorError, ...] = ()) -> Tree:
+    return Tree(mount, 2, "", names, unseen)
+
+
+def wipe(store: Store) -> WipeSecrets:
+    return WipeSecrets(vault=store, system="main", paths=tuple(store.paths))
+
+
+def test_each_path_is_one_action_that_counts_its_secrets() -> None:
+    step = wipe(Store(trading=tree("trading/", "a", "a/b"), bots=tree("bots/", "x")))
+    plan = step.plan()
+    found = [(action.verb, action.target, action.phase, action.amount) for action in plan.live]
+    assert found == [("delete", "trading/", 2, 2), ("delete", "bots/", 2, 1)]
+    assert (plan.blind, plan.clear, plan.notes) == ((), (), ())
+    assert not any(action.reversible for action in plan.live)
+
+
+def test_it_is_a_step() -> None:
+    step: Step = wipe(Store())
+    assert (step.name, step.system, step.evidence) == ("vault", "main", False)
+
+
+def test_an_empty_path_counts_only_where_something_was_seen() -> None:
+    assert wipe(Store(trading=tree("trading/"))).plan() == Plan(clear=(EMPTY,))
+
+
+def test_a_path_that_cannot_be_seen_is_blind_and_hides_no_other() -> None:
+    refused, cut = RefusedError("may not list"), UnreachableError("cut")
+    plan = wipe(Store(a=refused, b=cut, c=GarbledError("?"), d=tree("d/", "x"))).plan()
+    assert plan.blind == (
+        Blind("a/", "may not list", lasting=True),
+        Blind("b/", "cut"),
+        Blind("c/", "?"),
+    )
+    assert [action.target for action in plan.live] == ["d/"]
+
+
+def test_a_folder_that_cannot_be_seen_leaves_its_path_blind_and_the_rest_live() -> None:
+    unseen = (RefusedError("may not list x/"), UnreachableError("cut"))
+    plan = wipe(Store(trading=tree("trading/", "a", unseen=unseen))).plan()
+    assert plan.blind == (Blind("trading/", "may not list x/ (and 1 more)"),)
+    assert [action.amount for action in plan.live] == [1]
+    only_unseen = wipe(Store(trading=tree("trading/", unseen=unseen[:1]))).plan()
+    assert only_unseen == Plan(blind=(Blind("trading/", "may not list x/", lasting=True),))
+
+
+def test_performing_is_safe_to_repeat_and_the_receipt_counts() -> None:
+    step = wipe(Store(trading=tree("trading/", "a", "b")))
+    [action] = step.plan().live
+    assert action.perform().summary == "2 secrets deleted"
+    assert action.perform().summary == "0 secrets deleted"
+    assert step.plan().clear == (EMPTY,)
+
+
+def test_a_rehearsal_tells_the_time_the_token_has_left_and_deletes_nothing() -> None:
+    step = wipe(Store(trading=tree("trading/", "a")))
+    [action] = step.plan().live
+    receipt = action.rehearse()
+    assert receipt.summary == "may list and delete 1 secret"
+    assert dict(receipt.evidence) == {"token_ttl_s": "600"}
+    assert step.plan().live == (action,)
+
+
+def test_a_rehearsal_names_the_right_that_is_missing() -> None:
+    store = Store(trading=tree("trading/", "a"))
+    store.missing = ("delete trading/metadata/a", "list trading/metadata/")
+    [action] = wipe(store).plan().live
+    with pytest.raises(RefusedError, match=r"may not delete trading/metadata/a \(and 1 more\)"):
+        action.rehearse()
+
+
+def test_a_rehearsal_fails_when_a_folder_may_not_be_listed() -> None:
+    unseen = (RefusedError("may not list trading/x/"),)
+    [action] = wipe(Store(trading=tree("trading/", "a", unseen=unseen))).plan().live
+    with pytest.raises(RefusedError, match="may not list trading/x/"):
+        action.rehearse()
+
+
+@pytest.mark.parametrize("path", ["trading", "", "/", "/trading/", "a//b/", "a/../b/", "./", "../"])
+def test_a_path_that_is_no_plain_folder_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="looks like"):
+        WipeSecrets(vault=Store(), system="main", paths=(path,))
+
+
+Run = Callable[..., tuple[VaultServer, WipeSecrets]]
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    started: list[VaultServer] = []
+
+    def start(*traps: str, version: int = 2) -> tuple[VaultServer, WipeSecrets]:
+        secrets = {"trading/a": {"k": "v"}, "trading/a/b": {"k": "v"}} if version == 1 else None
+        server = VaultServer(
+            token=TOKEN, traps=traps, mounts={"trading/": version}, secrets=secrets
+        )
+        server.start()
+        started.append(server)
+        client = VaultClient(address=server.url, timeout_s=(0.5, 0.5))
+        client.login(token=Secret(TOKEN), may_write=True)
+        return server, WipeSecrets(vault=client, system="main", paths=("trading/",))
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def converge(step: WipeSecrets, *, for_s: float = 3.0, pause_s: float = 0.05) -> Plan:
+    """Plan and perform the lowest phase until all is clear, or the time is over."""
+    end = time.monotonic() + for_s
+    plan = step.plan()
+    while (plan.live or plan.blind) and time.monotonic() < end:
+        lowest = min((action.phase for action in plan.live), default=0)
+        for action in plan.live:
+            if action.phase == lowest:
+                _perform(action.perform)
+        time.sleep(pause_s)
+        plan = step.plan()
+    return plan
+
+
+def _perform(perform: Callable[[], object]) -> None:
+    try:
+        perform()
+    except VendorError:
+        return  # the next look is what counts
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_real_client_wipes_the_mount_until_nothing_lives(run: Run, version: int) -> None:
+    server, step = run(version=version)
+    assert server.live() != []
+    assert converge(step) == Plan(clear=(EMPTY,))
+    assert server.live() == []
+
+
+@pytest.mark.parametrize("trap", ["rate-limited", "lost-reply"])
+def test_a_trap_that_passes_is_overcome(run: Run, trap: str) -> None:
+    server, step = run(trap)
+    assert converge(step) == Plan(clear=(EMPTY,))
+    assert server.live() == []
+
+
+def test_a_secret_that_is_put_back_is_wiped_again(run: Run) -> None:
+    server, step = run("put-back")
+    assert converge(step).live == ()
+    time.sleep(PUT_BACK_S + 0.1)
+    [action] = step.plan().live
+    assert action.amount == 1
+    assert converge(step) == Plan(clear=(EMPTY,))
+    assert server.live() == []
+
+
+@pytest.mark.parametrize("trap", ["wipe-lies", "forbidden-delete"])
+def test_what_is_not_deleted_stays_live(run: Run, trap: str) -> None:
+    server, step = run(trap)
+    plan = converge(step, for_s=0.3)
+    assert [action.amount for action in plan.live] == [len(server.live())] == [8]
+    assert plan.clear == ()
+
+
+@pytest.mark.parametrize("trap", ["forbidden-list", "token-revoked", "wrong-mount", "redirect"])
+def test_what_will_be_refused_again_is_blind_for_good(run: Run, trap: str) -> None:
+    server, step = run(trap)
+    plan = step.plan()
+    assert [(blind.target, blind.lasting) for blind in plan.blind] == [("trading/", True)]
+    assert (plan.live, plan.clear) == ((), ())
+    assert len(server.live()) == 8
+
+
+@pytest.mark.parametrize("trap", ["sealed", "half-erased", "hang", "drop", "garbage", "down"])
+def test_what_may_pass_is_blind_for_now_and_never_clear(run: Run, trap: str) -> None:
+    server, step = run(trap)
+    plan = step.plan()
+    assert [(blind.target, blind.lasting) for blind in plan.blind] == [("trading/", False)]
+    assert (plan.live, plan.clear) == ((), ())
+    assert len(server.live()) == 8
+
+
+def test_a_mount_of_another_version_than_it_says_is_no_evidence(run: Run) -> None:
+    server, step = run("wrong-version")
+    assert step.plan() == Plan(clear=(EMPTY,))
+    assert len(server.live()) == 8
+
+
+def test_a_rehearsal_on_a_vault_writes_nothing(run: Run) -> None:
+    server, step = run()
+    [action] = step.plan().live
+    assert action.rehearse().summary == "may list and delete 8 secrets"
+    assert server.writes == []
+    server.traps.add("forbidden-delete")
+    with pytest.raises(RefusedError, match="may not delete trading/metadata/"):
+        action.rehearse()
