@@ -22,6 +22,7 @@ class Line:
 
     label: str
     text: str
+    hint: str = ""
 
 
 def mode_word(mode: Mode, *, sandbox: bool) -> str:
@@ -46,10 +47,7 @@ def answer_lines(report: HaltReport) -> list[Line]:
     """Return what follows the headline, most important first."""
     lines = list(_trouble(report))
     lines += [Line("evidence", reason) for reason in report.degraded]
-    lines += [
-        Line(note.kind, f"{note.text}: {note.hint}" if note.hint else note.text)
-        for note in report.not_done
-    ]
+    lines += [Line(note.kind, note.text, note.hint) for note in report.not_done]
     if report.proof and report.proof.counter_regressed:
         lines.append(
             Line("warning", f'the counter of key "{report.proof.key_label}" went back: a copy?')
@@ -78,15 +76,21 @@ def summary(result: StepResult) -> str:
         first = worst[0]
         more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
         return f"{result.system}: {_target(first)}{more}"
-    done = Counter(
-        attempt.verb
-        for target in result.targets
-        for attempt in target.attempts[-1:]
-        if not attempt.error
-    )
-    parts = [verb if count == 1 else f"{verb} x{count}" for verb, count in done.items()]
     seen = [t.saw for t in result.targets if t.outcome.ended and t.saw != "no longer there"]
-    return f"{result.system}: {'; '.join([*dict.fromkeys(seen), *parts])}"
+    done = ", ".join(_done(result))
+    return f"{result.system}: {'; '.join(part for part in (done, *dict.fromkeys(seen)) if part)}"
+
+
+def _done(result: StepResult) -> Iterator[str]:
+    """Name what was done: the only action of its kind by its answer, more of them by number."""
+    by_verb: dict[str, list[str]] = {}
+    for target in result.targets:
+        good = [attempt for attempt in target.attempts if not attempt.error]
+        for verb in dict.fromkeys(attempt.verb for attempt in good):
+            answers = [attempt.summary for attempt in good if attempt.verb == verb]
+            by_verb.setdefault(verb, []).append(answers[-1])
+    for verb, answers in by_verb.items():
+        yield answers[0] if len(answers) == 1 else f"{verb} x{len(answers)}"
 
 
 def _drill_headline(report: HaltReport) -> str:
@@ -102,9 +106,11 @@ def _count(report: HaltReport) -> str:
     counted = Counter(result.outcome for result in steps if not result.outcome.ended)
     if not steps:
         return "no system is configured"
-    words = [f"{count} {outcome.value}" for outcome, count in counted.items()]
-    words[0] = f"{counted[next(iter(counted))]} of {len(steps)} steps {next(iter(counted)).value}"
-    return ", ".join(words)
+    if not counted:
+        return "nothing was performed"
+    (first, count), *others = counted.items()
+    words = [f"{count} of {len(steps)} steps {first.value}"]
+    return ", ".join([*words, *(f"{count} {outcome.value}" for outcome, count in others)])
 
 
 def _trouble(report: HaltReport) -> Iterator[Line]:

@@ -7,6 +7,7 @@ in one system's section is kept as its `problem`, so that it costs that system a
 import difflib
 import hashlib
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
@@ -93,7 +94,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(
             f"{path}: {error.strerror}", hint="killswitch init writes a commented one"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
         raise ConfigError(f"{path}: not TOML: {error}", hint=_CHECK_HINT) from error
     for where in _unknown_keys(table, File, ()):
         raise _unknown_key(path, text, where)
@@ -101,7 +102,8 @@ def load_config(path: Path) -> Config:
     try:
         parsed = msgspec.convert(common, type=File)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_in_words(error)}", hint=_CHECK_HINT) from error
+        line = line_of(text, _place(error))
+        raise ConfigError(f"{path}: line {line}: {_in_words(error)}", hint=_CHECK_HINT) from error
     systems = tuple(_systems(path, text, table))
     _refuse_twins(path, systems)
     return Config(
@@ -125,7 +127,7 @@ _CHECK_HINT: Final = "killswitch config check reads it the way a halt does"
 def _systems(path: Path, text: str, table: Mapping[str, Any]) -> Iterator[System]:
     for kind, section_type in SYSTEMS.items():
         entries = table.get(kind, [])
-        if not isinstance(entries, list):
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
             raise ConfigError(
                 f"{path}: line {line_of(text, (kind,))}: [{kind}] must be [[{kind}]], "
                 "one for each system",
@@ -194,8 +196,19 @@ def _in_words(error: msgspec.ValidationError) -> str:
     return text[:1].lower() + text[1:]
 
 
+def _place(error: msgspec.ValidationError) -> Place:
+    """Return where in a common section the fault is."""
+    found = re.search(r"`\$\.([^`]+)`", str(error))
+    return tuple(found[1].split(".")) if found else ()
+
+
 def _beside(config: Path, path: str) -> Path:
-    expanded = Path(path).expanduser()
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{config}: {path}: there is no such user", hint="write the path in full"
+        ) from error
     return expanded if expanded.is_absolute() else config.absolute().parent / expanded
 
 

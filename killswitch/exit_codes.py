@@ -50,7 +50,8 @@ def exit_code(report: HaltReport) -> ExitCode:
     if report.halted:
         return ExitCode.EVIDENCE_DEGRADED if report.degraded else ExitCode.OK
     outcomes = {result.outcome for result in report.results if not result.evidence}
-    if outcomes & {Outcome.FAILED, Outcome.SKIPPED} or not outcomes:
+    # Unknown is what was never seen or never answered: nothing says that it was sent.
+    if outcomes & {Outcome.FAILED, Outcome.UNKNOWN, Outcome.SKIPPED} or not outcomes:
         return ExitCode.STILL_LIVE
     live = any(result.left_live for result in report.results if not result.evidence)
     return ExitCode.STILL_LIVE if live else ExitCode.NOT_ALL_VERIFIED

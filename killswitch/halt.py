@@ -216,8 +216,7 @@ class _Halt:
             and bool(containment)
             and all(result.outcome.ended for result in containment)
         )
-        clean = [task.ledger.clean_since for task in self._tasks if not task.ledger.evidence]
-        seen = [moment for moment in clean if moment is not None]
+        clean = [result.verified_s for result in containment if result.verified_s is not None]
         return HaltReport(
             order=self._job.order,
             proof=self._job.proof,
@@ -225,7 +224,7 @@ class _Halt:
             halted=halted,
             degraded=_degraded(results),
             started_at=self._job.started_at,
-            verified_s=max(seen) - self._origin if halted and seen else None,
+            verified_s=max(clean) if halted and clean else None,
             elapsed_s=self._now - self._origin,
         )
 

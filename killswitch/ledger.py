@@ -121,10 +121,10 @@ class Ledger:
         mentioned |= {clear.target for clear in plan.clear}
         for clear in plan.clear:
             self._see_clear(clear)
-        for action in plan.live:
-            self._see_live(action)
         for blind in plan.blind:
             self._see_blind(blind, mentioned)
+        for action in plan.live:
+            self._see_live(action)
         self._see_vanished(mentioned, plan.blind)
         if not self.clean:
             self.clean_since = None
@@ -210,6 +210,7 @@ class Ledger:
             looks=self._looks,
             started_s=started - self._origin,
             ended_s=self._ended - self._origin,
+            verified_s=None if self.clean_since is None else self.clean_since - self._origin,
         )
 
     # How a look changes the records.

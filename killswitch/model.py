@@ -149,7 +149,8 @@ class Action:
 class Blind:
     """A part of the system that a look could not see; it hides every target below its path.
 
-    `lasting` is true when looking again in a moment cannot help.
+    What the same look saw live stays live, below it or under the same name. `lasting` is true
+    when looking again in a moment cannot help.
     """
 
     target: str
@@ -240,7 +241,10 @@ class TargetResult:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What became of one step. Times are seconds since the order was carried out."""
+    """What became of one step. Times are seconds since the order was carried out.
+
+    `verified_s` is when the newest unbroken row of clean looks began, None while not clean.
+    """
 
     step: str
     system: str
@@ -252,6 +256,7 @@ class StepResult:
     looks: int
     started_s: float
     ended_s: float
+    verified_s: float | None
 
     @property
     def left_live(self) -> tuple[TargetResult, ...]:

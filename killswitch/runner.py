@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
 from killswitch.halt import Event, Flow, Interrupt, Pressed, Tick
@@ -29,7 +29,8 @@ class Runner:
 
     Args:
         clock: seconds, monotonic.
-        show: called at most every `REDRAW_S` with the results so far; must not raise.
+        show: called at most every `REDRAW_S` with the results so far; what it raises is dropped,
+            because a broken screen is no reason to stop.
     """
 
     def __init__(self, *, clock: Clock = time.monotonic, show: Show | None = None) -> None:
@@ -70,7 +71,12 @@ class Runner:
             return Tick(self._clock())
 
     def _spawn(self, call: Call) -> None:
-        threading.Thread(target=self._make, args=(call,), name=call.label, daemon=True).start()
+        thread = threading.Thread(target=self._make, args=(call,), name=call.label, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads: it costs this call, not the halt
+            now = self._clock()
+            self._events.put(Done(call.id, None, error, now, now))
 
     def _make(self, call: Call) -> None:
         started = self._clock()
@@ -86,7 +92,8 @@ class Runner:
         now = self._clock()
         if self._show is not None and now - self._shown_at >= REDRAW_S:
             self._shown_at = now
-            self._show(progress())
+            with suppress(Exception):
+                self._show(progress())
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Secrets that cannot be printed, and the last line of defence for those that vendors print."""
 
 import base64
+import json
 import re
 import threading
 from typing import Final
@@ -66,7 +67,8 @@ def _remember(value: str) -> None:
     forms = {
         stripped,
         quote(stripped, safe=""),
-        base64.b64encode(raw).decode(),
+        json.dumps(stripped)[1:-1],
+        base64.b64encode(raw).decode().rstrip("="),
         base64.urlsafe_b64encode(raw).decode().rstrip("="),
     }
     with _lock:

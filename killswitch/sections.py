@@ -1,7 +1,7 @@
 """The tables of `killswitch.toml` as types: every field is a key, every default is here."""
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -9,6 +9,11 @@ _BYBIT_HOSTS: Final = {
     "mainnet": "https://api.bybit.com",
     "testnet": "https://api-testnet.bybit.com",
 }
+
+
+# Neither nan nor inf passes: a halt whose deadline never comes, or has passed, is no halt.
+Bound = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+Pause = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,16 +120,16 @@ class JournalSection(Section, frozen=True, kw_only=True):
 class HaltSection(Section, frozen=True, kw_only=True):
     """`[halt]`: bounds, in seconds."""
 
-    deadline_s: float = 60.0
-    stay_down_s: float = 5.0
-    patience_s: float = 15.0
-    touch_timeout_s: float = 60.0
+    deadline_s: Bound = 60.0
+    stay_down_s: Pause = 5.0
+    patience_s: Pause = 15.0
+    touch_timeout_s: Bound = 60.0
 
 
 class DrillSection(Section, frozen=True, kw_only=True):
     """`[drill]`: how often a drill is due."""
 
-    every_days: int = 90
+    every_days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 90
 
 
 class SandboxSection(Section, frozen=True, kw_only=True):

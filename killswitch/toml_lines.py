@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 Place = tuple[str | int, ...]
 """A path into the parsed text: names of tables and keys, and numbers within arrays of tables."""
 
+_KEY = r"""(?:[A-Za-z0-9_\-]+|"[^"]*"|'[^']*')"""
+_ASSIGNMENT = re.compile(rf"^\s*({_KEY}(?:\s*\.\s*{_KEY})*)\s*=")
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([A-Za-z0-9_.\-\"' ]+?)\s*\]\]?\s*(?:#.*)?$")
 
 
@@ -26,7 +28,7 @@ def _places(text: str) -> Iterator[tuple[int, Place]]:
     table: Place = ()
     for number, line in enumerate(text.splitlines(), start=1):
         if header := _HEADER.match(line):
-            names = tuple(part.strip("\"' ") for part in header[2].split("."))
+            names = _names(header[2])
             if header[1] == "[[":
                 counts[names] = counts.get(names, -1) + 1
                 inner = [deep for deep in counts if len(deep) > len(names)]
@@ -35,8 +37,12 @@ def _places(text: str) -> Iterator[tuple[int, Place]]:
                         del counts[deep]
             table = _numbered(names, counts)
             yield number, table
-        elif assignment := re.match(r"^\s*([A-Za-z0-9_\-]+)\s*=", line):
-            yield number, (*table, assignment[1])
+        elif assignment := _ASSIGNMENT.match(line):
+            yield number, (*table, *_names(assignment[1]))
+
+
+def _names(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"' ") for part in dotted.split("."))
 
 
 def _numbered(names: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -> Place:

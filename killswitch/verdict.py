@@ -71,8 +71,8 @@ def _performed(record: Record, rests_needed: int) -> tuple[Outcome, str]:
     if record.sight is Sight.CLEAR:
         if record.clear_rests < rests_needed:
             return Outcome.SENT, LOOKED_ONCE
-        tried = any(not attempt.error for attempt in record.attempts)
-        return (Outcome.VERIFIED if tried else Outcome.ALREADY), record.saw
+        # Live in this run and ended now: also when every reply to what ended it was lost.
+        return (Outcome.VERIFIED if record.seen_live else Outcome.ALREADY), record.saw
     if record.acted:
         return Outcome.SENT, record.saw if record.sight is Sight.BLIND else "sent, not read back"
     if record.sight is Sight.BLIND:

@@ -6,14 +6,14 @@ Nothing here fails for all: a section that cannot be built becomes a unit whose 
 import ipaddress
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 from urllib.parse import urlsplit
 
 from killswitch.config import Config, System
 from killswitch.errors import ConfigError, RefusedError, VendorError
 from killswitch.model import Plan, Step
+from killswitch.secret import Secret
 from killswitch.sections import (
     BybitSection,
     KakuninSection,
@@ -48,12 +48,16 @@ class Unit:
     build: Build
     problem: str = ""
 
-    def step(self, message: Message, *, may_write: bool, system: str = "") -> "LateStep":
+    def step(
+        self, message: Message, *, may_write: bool, freeze_only: bool = False, system: str = ""
+    ) -> "LateStep":
         """Return the step; it is built in its own thread, at its first look.
 
-        `system` gives it another name: the second message to the same chat.
+        `freeze_only` withholds what cannot be undone. `system` gives the step another name: the
+        second message to the same chat.
         """
         return LateStep(
+            freeze_only=freeze_only and not self.evidence,
             name=self.kind,
             system=system or self.system,
             evidence=self.evidence,
@@ -69,6 +73,7 @@ class LateStep:
     system: str
     evidence: bool
     build: Callable[[], Step]
+    freeze_only: bool = False
     _step: Step | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,7 +82,8 @@ class LateStep:
         with self._lock:
             if self._step is None:
                 self._step = self._built()
-        return self._step.plan()
+        plan = self._step.plan()
+        return _frozen(plan) if self.freeze_only else plan
 
     def _built(self) -> Step:
         try:
@@ -88,32 +94,51 @@ class LateStep:
             raise RefusedError(f"cannot be built: {error}") from None
 
 
-def units(config: Config, sources: Sources) -> tuple[Unit, ...]:
+def _frozen(plan: Plan) -> Plan:
+    why = "freeze only: it could not be undone"
+    live = (
+        action if action.reversible else replace(action, withheld=action.withheld or why)
+        for action in plan.live
+    )
+    return replace(plan, live=tuple(live))
+
+
+Ended = Callable[[str, str], frozenset[str]]
+"""The targets of a (step, system) that an earlier halt read back as ended."""
+
+
+def _nothing_ended(_step: str, _system: str) -> frozenset[str]:
+    return frozenset()
+
+
+def units(config: Config, sources: Sources, ended: Ended = _nothing_ended) -> tuple[Unit, ...]:
     """Return a unit for every configured system, in the order of the file's kinds.
+
+    `ended` is asked when a step is built, after the touch.
 
     Raises:
         ConfigError: a sandbox configuration names a host that is not loopback.
     """
     if config.sandbox is not None:
         _demand_loopback(config)
-    return tuple(_unit(config, system, sources) for system in config.systems)
+    return tuple(_unit(config, system, sources, ended) for system in config.systems)
 
 
-def _unit(config: Config, system: System, sources: Sources) -> Unit:
+def _unit(config: Config, system: System, sources: Sources, ended: Ended) -> Unit:
     if system.section is None:
         return _broken(system, system.problem)
     try:
-        return _whole(config, system.section, sources)
+        return _whole(config, system.section, sources, ended)
     except (ValueError, ImportError) as error:
         return _broken(system, str(error))
 
 
-def _whole(config: Config, section: SystemSection, sources: Sources) -> Unit:
+def _whole(config: Config, section: SystemSection, sources: Sources, ended: Ended) -> Unit:
     match section:
         case KubernetesSection():
             return _kubernetes(config, section)
         case BybitSection():
-            return _bybit(config, section, sources)
+            return _bybit(config, section, sources, ended)
         case KakuninSection():
             return _kakunin(config, section, sources)
         case VaultSection():
@@ -162,7 +187,7 @@ def _kubernetes(config: Config, section: KubernetesSection) -> Unit:
     return Unit("kubernetes", section.name, "stop", scope, (), False, client.warm, build)
 
 
-def _bybit(config: Config, section: BybitSection, sources: Sources) -> Unit:
+def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended) -> Unit:
     from killswitch.clients.bybit import BybitClient, Credential
     from killswitch.steps.bybit import RevokeKeys
 
@@ -172,10 +197,12 @@ def _bybit(config: Config, section: BybitSection, sources: Sources) -> Unit:
         return Credential(api_key=sources.get(api_key), api_secret=sources.get(api_secret))
 
     def build(may_write: bool, _message: Message) -> Step:
+        own = credential(section.api_key, section.api_secret)
         client.login(
-            own=credential(section.api_key, section.api_secret),
+            own=own,
             held={key.sub: credential(key.api_key, key.api_secret) for key in section.held},
             may_write=may_write,
+            spent=_spent(own.api_key, ended("bybit", section.name)),
         )
         return RevokeKeys(client, section.name, section.orders)
 
@@ -184,6 +211,22 @@ def _bybit(config: Config, section: BybitSection, sources: Sources) -> Unit:
         needed += [key.api_key, key.api_secret]
     scope = "every key it lists, its open orders, then its own key"
     return Unit("bybit", section.name, "revoke", scope, tuple(needed), False, client.warm, build)
+
+
+def _spent(own_key: Secret, ended: frozenset[str]) -> set[str]:
+    """Return the accounts whose key an earlier halt deleted, "" for the master's own.
+
+    A dead key is evidence only then: a key that others deleted says nothing about the rest.
+    """
+    spent = {
+        target.removeprefix("sub ").removesuffix("/orders")
+        for target in ended
+        if target.startswith("sub ") and target.endswith("/orders")
+    }
+    own = "own key …"
+    if any(t.startswith(own) and own_key.reveal().endswith(t.removeprefix(own)) for t in ended):
+        spent.add("")
+    return spent
 
 
 def _kakunin(config: Config, section: KakuninSection, sources: Sources) -> Unit:
@@ -237,8 +280,8 @@ def _telegram(section: TelegramSection, sources: Sources) -> Unit:
     return Unit("telegram", section.name, "tell", "", needed, True, client.warm, build)
 
 
-def _ca(config: Config, ca_file: str) -> Path | None:
-    return config.resolve(ca_file) if ca_file else None
+def _ca(config: Config, ca_file: str) -> str | None:
+    return str(config.resolve(ca_file)) if ca_file else None
 
 
 def _demand_loopback(config: Config) -> None:

@@ -1,7 +1,7 @@
 """Taking the touch: what the operator reads while a security key blinks."""
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from killswitch.answer import mode_word
 from killswitch.authority.ring import SANDBOX_RP_ID, KeyRing
@@ -13,6 +13,8 @@ from killswitch.model import Order, Proof
 
 if TYPE_CHECKING:
     from killswitch.authority.touch import TouchState
+
+_GRACE_S: Final = 0.5
 
 
 def take_touch(
@@ -72,9 +74,14 @@ class Prompt:
         self._names = {key.label: f'"{key.label}" ({key.operator})' for key in ring.keys}
         self._sandbox = sandbox
         self._said = ""
+        self._first_left_s: float | None = None
 
     def __call__(self, state: "TouchState") -> None:
         """Take the state of the touch."""
+        if self._first_left_s is None:
+            self._first_left_s = state.left_s
+        if not state.touch and self._first_left_s - state.left_s < _GRACE_S:
+            return  # the keys plugged in are still being asked whether they are enrolled
         text = self._text(state)
         if text != self._said:
             self._said = text

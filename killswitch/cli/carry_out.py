@@ -14,8 +14,8 @@ from killswitch.converge import Limits
 from killswitch.errors import UnreachableError, VendorError
 from killswitch.exit_codes import ExitCode, exit_code
 from killswitch.halt import Assignment, carry_out
-from killswitch.journal import history
 from killswitch.journal.fallback import FallbackLog
+from killswitch.journal.history import History
 from killswitch.journal.store import GENESIS, Head, Journal, NewEvent
 from killswitch.model import HaltReport, Mode, Order, Proof, Step
 from killswitch.orders import make_order
@@ -56,17 +56,18 @@ class Run:
         self._journal = Journal(config.journal_file)
         self._fallback = FallbackLog(config.fallback_file)
         self._limits = limits_for(config, wish)
+        self._past = History(())
 
     def carry_out(self) -> HaltReport:
         """Show the plan, take the touch, carry out the order, and give the answer."""
         sources = Sources(self._config.resolve, self._session.environment)
-        parts = units(self._config, sources)
+        parts = units(self._config, sources, self._ended)
         self._show_plan(parts)
         ring = KeyRing.load(self._config.key_file)
         for unit in parts:
             sources.start(unit.sources)
         self._warm(parts)
-        past, head = self._read_journal()
+        head = self._read_journal()
         order = self._order(parts, head)
         proof = take_touch(
             self._session,
@@ -77,7 +78,7 @@ class Run:
             yes=self._wish.yes,
         )
         sources.settle(SETTLE_S)
-        report = self._run(order, proof, parts, past)
+        report = self._run(order, proof, parts)
         remember_counter(self._session, self._config, proof)
         self._answer(report)
         return report
@@ -116,13 +117,17 @@ class Run:
             if self._terminal.verbose:
                 self._terminal.say(self._word, f"ok reached  {unit.kind} {unit.system}: {fact}")
 
-    def _read_journal(self) -> tuple[history.History, Head]:
+    def _ended(self, step: str, system: str) -> frozenset[str]:
+        return self._past.ended().get((step, system), frozenset())
+
+    def _read_journal(self) -> Head:
         try:
-            return history.History(self._journal.events()), self._journal.head()
+            self._past = History(self._journal.events())
+            return self._journal.head()
         except UnreachableError as error:
             # Fail forward: a broken journal is flagged, never a reason not to halt.
             self._terminal.ask(self._word, f"?? the journal cannot be read: {error.problem}")
-            return history.History(()), Head(0, GENESIS.hex())
+            return Head(0, GENESIS.hex())
 
     def _order(self, parts: Sequence[Unit], head: Head) -> Order:
         return make_order(
@@ -139,9 +144,7 @@ class Run:
 
     # After the touch.
 
-    def _run(
-        self, order: Order, proof: Proof, parts: Sequence[Unit], past: history.History
-    ) -> HaltReport:
+    def _run(self, order: Order, proof: Proof, parts: Sequence[Unit]) -> HaltReport:
         from killswitch.document import proof_document
         from killswitch.runner import Runner
 
@@ -166,7 +169,10 @@ class Run:
             order=order,
             proof=proof,
             intent=Intent.PERFORM if live else Intent.REHEARSE,
-            steps=tuple(unit.step(triggered, may_write=live) for unit in parts),
+            steps=tuple(
+                unit.step(triggered, may_write=live, freeze_only=self._wish.freeze_only)
+                for unit in parts
+            ),
             started_at=self._session.now(),
             record=AppendEvent(self._journal, ordered, "ordered"),
             record_elsewhere=AppendEvent(self._fallback, ordered, "ordered, elsewhere"),
@@ -175,7 +181,7 @@ class Run:
             conclude_elsewhere=lambda report: self._conclusion(
                 report, self._fallback, "completed, elsewhere"
             ),
-            known=past.seen(),
+            known=self._past.seen(),
         )
         with self._terminal.progress(self._word) as shown:
             runner = Runner(show=shown.show)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from killswitch.answer import summary
-from killswitch.cli.terminal import Progress, Terminal
+from killswitch.cli.terminal import Progress, Terminal, shown_s
 from killswitch.model import StepResult
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class LineProgress(Progress):
         if key not in self._said:
             self._said.add(key)
             self._terminal.step_line(
-                self._mode, result.step, result.outcome, summary(result), result.ended_s
+                self._mode, result.step, result.outcome, summary(result), shown_s(result)
             )
 
 

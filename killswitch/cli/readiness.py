@@ -139,7 +139,8 @@ def _halts(past: History) -> list[Row]:
 
 def _look(session: Session, config: Config, past: History) -> HaltReport:
     sources = Sources(config.resolve, session.environment)
-    parts = units(config, sources)
+    ended = past.ended()
+    parts = units(config, sources, lambda step, system: ended.get((step, system), frozenset()))
     for unit in parts:
         sources.start(unit.sources)
     order = make_order(

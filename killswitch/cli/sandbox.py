@@ -47,7 +47,7 @@ def sandbox(
             raise UsageError(
                 f"there is no trap {name}", effect="nothing was started", hint="--list-traps"
             )
-    with world_class.running(folder, now=session.now(), traps=trap or []) as world:
+    with world_class.running(folder, now=session.now(), traps=trap or [], open_reads=True) as world:
         _introduce(session, world)
         try:
             threading.Event().wait()

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -97,8 +98,19 @@ class Terminal:
 
     def lines(self, lines: Sequence["Line"], *, width: int = 12) -> None:
         """Print labelled lines of the answer to stdout."""
-        for line in lines:
-            self.result(f" {line.label:<{width}} {line.text}")
+        label = ""
+        for line, following in zip(lines, [*lines[1:], None], strict=True):
+            shown = "" if line.label == label else line.label
+            label = line.label
+            self._folded(shown, line.text, width)
+            if line.hint and (following is None or following.hint != line.hint):
+                self.result(f" {'':<{width}} {line.hint}")
+
+    def _folded(self, label: str, text: str, width: int) -> None:
+        room = _WIDTH - width - 2
+        for part in textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False):
+            self.result(f" {label:<{width}} {part}")
+            label = ""
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Print the one JSON document of this run, if that was asked for."""
@@ -171,7 +183,7 @@ class Terminal:
                 Text(f"{symbol} {result.outcome.value}", style=style),
                 Text(result.step),
                 Text(redact(summary(result))),
-                Text(f"{result.ended_s if done else elapsed_s:.1f} s"),
+                Text(f"{shown_s(result) if done else elapsed_s:.1f} s"),
             )
         return table
 
@@ -206,7 +218,11 @@ class Terminal:
     def _coloured(self, stream: IO[str]) -> bool:
         if self._colour is not None:
             return self._colour
-        wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        if os.environ.get("NO_COLOR"):
+            return False
+        if os.environ.get("FORCE_COLOR"):
+            return True
+        wanted = os.environ.get("TERM") != "dumb"
         with contextlib.suppress(ValueError):
             return wanted and stream.isatty()
         return False
@@ -217,6 +233,11 @@ class Progress:
 
     def show(self, results: Sequence["StepResult"]) -> None:
         """Take the results so far."""
+
+
+def shown_s(result: "StepResult") -> float:
+    """Return the time to show for a step: when it was first read back clean, else the latest."""
+    return result.ended_s if result.verified_s is None else result.verified_s
 
 
 def _fit(text: str, width: int) -> str:

@@ -134,7 +134,9 @@ def _translated(error: Exception) -> VendorError:
     from telegram import error as kinds
 
     cause = error.__cause__
-    said = one_line(str(error))
+    # The library appends a body that it could not parse, and we do not want it.
+    said = one_line(str(error).partition(". Parsing the server response")[0])
+    unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
     found: VendorError
     match error:
         case kinds.NetworkError() if isinstance(cause, VendorError):
@@ -146,6 +148,8 @@ def _translated(error: Exception) -> VendorError:
             found = UnreachableError(f"telegram answered 429 and asks to wait {wait_s:.0f} s")
         case kinds.Forbidden() | kinds.BadRequest() | kinds.ChatMigrated():
             found = RefusedError(f"telegram answered: {said}")
+        case kinds.NetworkError() if isinstance(cause, unsent):
+            found = UnreachableError(describe(cause, "telegram"))
         case kinds.NetworkError() if isinstance(cause, httpx.HTTPError):
             found = UnreachableError(f"{describe(cause, 'telegram')}; it may have been delivered")
         case kinds.NetworkError():

@@ -36,6 +36,7 @@ class _Health(msgspec.Struct):
 class _Mount(msgspec.Struct):
     path: str
     type: str
+    accessor: str
     options: dict[str, str] | None = None
 
 
@@ -107,7 +108,7 @@ class VaultClient:
 
     def walk(self, path: str) -> Tree:
         """Find every secret below `path`, level by level, `THREADS` folders at a time."""
-        mount, version = self._mount(path)
+        mount, accessor, version = self._mount(path)
         folder = path.removeprefix(mount)
         found = list(self._list(mount, version, folder))
         level, unseen = _only_folders(found), list[VendorError]()
@@ -124,7 +125,7 @@ class VaultClient:
         names = tuple(name for name in found if not name.endswith("/"))
         if found and not names and not unseen:
             raise UnreachableError(f"folders of {path} were emptied during the look")
-        return Tree(mount, version, folder, names, tuple(unseen))
+        return Tree(mount, accessor, version, folder, names, tuple(unseen))
 
     def delete(self, tree: Tree) -> None:
         """Delete all secrets of `tree`, `THREADS` at a time; v2 with all versions and metadata.
@@ -161,8 +162,8 @@ class VaultClient:
         """Return how long the token will live; 0 for ever."""
         return self._read(lambda vault: vault.auth.token.lookup_self(), _Token).ttl
 
-    def _mount(self, path: str) -> tuple[str, int]:
-        """Return the path and the version of the KV mount that `path` is under."""
+    def _mount(self, path: str) -> tuple[str, str, int]:
+        """Return path, accessor and version of the KV mount that `path` is under."""
         url = f"/v1/sys/internal/ui/mounts/{quote(path)}"
         status, body = self._ask(lambda vault: vault.adapter.get(url))
         if status == 403:
@@ -177,7 +178,7 @@ class VaultClient:
         inside = mount.path.endswith("/") and path.startswith(mount.path)
         if not inside or version not in {"1", "2"}:
             raise GarbledError(f"vault describes another mount than that of {path}")
-        return mount.path, int(version)
+        return mount.path, wire.plain(mount.accessor), int(version)
 
     def _list(self, mount: str, version: int, folder: str) -> tuple[str, ...]:
         """Return what `folder` holds, as paths inside the mount; folders end in "/"."""

@@ -20,12 +20,12 @@ class FallbackLog:
         raw = event.to_bytes()
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                os.write(handle, raw + b"\n")
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(handle, "r+b", buffering=0) as file:
+                line = (b"\n" if _is_cut_off(handle) else b"") + raw + b"\n"
+                if file.write(line) != len(line):
+                    raise UnreachableError(f"fallback file {self.path}: no room for all of it")
                 os.fsync(handle)
-            finally:
-                os.close(handle)
         except OSError as error:
             raise UnreachableError(f"fallback file {self.path}: {error.strerror}") from error
         return Event(0, GENESIS, raw, chained(GENESIS, raw))
@@ -49,3 +49,9 @@ class FallbackLog:
             return []
         except OSError as error:
             raise UnreachableError(f"fallback file {self.path}: {error.strerror}") from error
+
+
+def _is_cut_off(handle: int) -> bool:
+    """Return True when a crash left the last line without its end."""
+    size = os.fstat(handle).st_size
+    return size > 0 and os.pread(handle, 1, size - 1) != b"\n"

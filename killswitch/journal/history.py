@@ -18,8 +18,6 @@ DRILL_COMPLETED: Final = "drill.completed"
 KEY_ENROLLED: Final = "key.enrolled"
 KEY_REMOVED: Final = "key.removed"
 
-_SEEN: Final = {Outcome.VERIFIED.value, Outcome.REHEARSED.value}
-
 
 class _Target(msgspec.Struct):
     target: str
@@ -72,13 +70,11 @@ class History:
 
     def seen(self) -> Mapping[tuple[str, str], frozenset[str]]:
         """Return, per (step, system), the targets that an earlier run saw live and acted on."""
-        found: dict[tuple[str, str], set[str]] = {}
-        for body, completed in self._completed(COMPLETED, DRILL_COMPLETED):
-            del body
-            for result in completed.results:
-                targets = {t.target for t in result.targets if t.outcome in _SEEN}
-                found.setdefault((result.step, result.system), set()).update(targets)
-        return {key: frozenset(targets) for key, targets in found.items()}
+        return self._targets({Outcome.VERIFIED, Outcome.REHEARSED}, COMPLETED, DRILL_COMPLETED)
+
+    def ended(self) -> Mapping[tuple[str, str], frozenset[str]]:
+        """Return, per (step, system), the targets that an earlier halt read back as ended."""
+        return self._targets({Outcome.VERIFIED, Outcome.ALREADY}, COMPLETED)
 
     def last_drill(self) -> PastDrill | None:
         """Return the newest drill that passed; when none did, the newest; or None."""
@@ -108,6 +104,16 @@ class History:
         """Return the events that report on a halt or drill, oldest first."""
         return [body for body, _ in self._completed(COMPLETED, DRILL_COMPLETED)]
 
+    def _targets(
+        self, outcomes: set[Outcome], *types: str
+    ) -> Mapping[tuple[str, str], frozenset[str]]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for _, completed in self._completed(*types):
+            for result in completed.results:
+                targets = {t.target for t in result.targets if t.outcome in outcomes}
+                found.setdefault((result.step, result.system), set()).update(targets)
+        return {key: frozenset(targets) for key, targets in found.items()}
+
     def _of(self, *types: str) -> Iterator[Body]:
         return (body for body in self._bodies if body.type in types)
 
@@ -122,7 +128,7 @@ class History:
 def _body(event: Event) -> Body | None:
     try:
         return event.body
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None  # `journal verify` names it; a halt goes on without it
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 import rfc8785
 
-from killswitch.journal.store import GENESIS, Event, chained
+from killswitch.journal.store import GENESIS, Body, Event, chained
 
 TouchCheck = Callable[[Event], str]
 """Takes in each event in order; returns what is wrong with the touch in it, or nothing."""
@@ -59,9 +59,9 @@ def _fault(event: Event, expected: int, prev: bytes) -> str:
         return f"expected hash {digest.hex()[:16]}, found {event.hash.hex()[:16]}"
     try:
         body = json.loads(event.raw)
-        msgspec.convert(body, type=dict[str, object])
+        msgspec.convert(body, type=Body)
         canonical: bytes = rfc8785.dumps(body)
-    except (ValueError, msgspec.ValidationError, rfc8785.CanonicalizationError):
+    except (ValueError, RecursionError, msgspec.ValidationError):
         return "its bytes are not an event"
     return "" if canonical == event.raw else "its bytes are not in canonical form"
 

@@ -92,6 +92,7 @@ class World:
     Args:
         folder: an empty folder; gets the configuration, the secrets and the software key.
         traps: names from `all_traps`.
+        open_reads: let kubectl look without the token, which it does not send over plain http.
         stay_down_s, patience_s: go into the configuration; short, because nothing here is far.
     """
 
@@ -102,6 +103,7 @@ class World:
         traps: Iterable[str] = (),
         stay_down_s: float = 1.0,
         patience_s: float = 5.0,
+        open_reads: bool = False,
     ) -> None:
         self.folder = folder
         self.config_file = folder / "killswitch.toml"
@@ -111,7 +113,7 @@ class World:
         unknown = chosen - set(all_traps())
         if unknown:
             raise ValueError(f"no such trap: {', '.join(sorted(unknown))}")
-        self.kubernetes = KubernetesServer(traps=_for("kubernetes", chosen))
+        self.kubernetes = KubernetesServer(traps=_for("kubernetes", chosen), open_reads=open_reads)
         self.bybit = BybitServer(traps=_for("bybit", chosen))
         self.kakunin = KakuninServer(traps=_for("kakunin", chosen))
         self.vault = VaultServer(traps=_for("vault", chosen))
@@ -127,12 +129,13 @@ class World:
         journal: Path | None = None,
         traps: Iterable[str] = (),
         stay_down_s: float = 1.0,
+        open_reads: bool = False,
     ) -> Iterator[Self]:
         """Run a world, set up in `folder`, until the block ends.
 
         `journal` is where its evidence goes, by default beside the user's journal.
         """
-        world = cls(folder, traps=traps, stay_down_s=stay_down_s)
+        world = cls(folder, traps=traps, stay_down_s=stay_down_s, open_reads=open_reads)
         with ExitStack() as stack:
             for server in world.servers:
                 server.start()

@@ -5,6 +5,7 @@ list of pods is empty, in a namespace that is known to exist.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -159,7 +160,7 @@ class StopTrading:
 
     def _workloads(self, namespace: str, kind: str, lock: Lock | None, *, held: bool) -> list[Item]:
         # Without a quota the pods come back while they are deleted: scale at the same time.
-        phase = SCALE if lock in {Lock.PENDING, Lock.IN_FORCE} else DELETE
+        phase = SCALE if lock is Lock.IN_FORCE else DELETE
         found: list[Item] = []
         workloads = self.cluster.workloads(namespace, kind)
         for workload in workloads:
@@ -171,7 +172,9 @@ class StopTrading:
                 # Something scales it back for ever; what counts is that no pod comes of it.
                 found.append(Clear(target, f"{wish}, kept out by a quota"))
             elif workload.replicas:
-                deeds = self._both(_scale(namespace, kind, workload.name))
+                deeds = self._both(
+                    _scale(namespace, kind, workload.name, delete_first=phase == DELETE)
+                )
                 amount = workload.replicas
                 found.append(Action("stop", target, *deeds, phase, amount, reversible=True))
             else:
@@ -212,5 +215,14 @@ def _may_return(target: str, workload: Workload) -> Note:
     return Note("reconciler", text, hint="suspend it there before the quota is deleted")
 
 
-def _scale(namespace: str, kind: str, name: str) -> Callable[[Writes], Receipt]:
-    return lambda to: to.scale_to_zero(namespace, kind, name)
+def _scale(
+    namespace: str, kind: str, name: str, *, delete_first: bool
+) -> Callable[[Writes], Receipt]:
+    def change(to: Writes) -> Receipt:
+        if delete_first:
+            # Who deletes a pod first sets its grace: its controller would leave it 30 s.
+            with suppress(VendorError):
+                to.delete_pods(namespace)
+        return to.scale_to_zero(namespace, kind, name)
+
+    return change

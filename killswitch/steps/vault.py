@@ -18,9 +18,11 @@ class Tree:
 
     `mount` and `folder` end in "/", or `folder` is "" for the whole mount; `names` are the
     secrets' paths inside the mount; `unseen` says which folders could not be listed, and why.
+    `accessor` is the mount's own name in Vault: another mount at the same path has another one.
     """
 
     mount: str
+    accessor: str
     version: int
     folder: str
     names: tuple[str, ...]
@@ -70,25 +72,30 @@ class WipeSecrets:
         """List the paths that still hold a secret, each as one action."""
         live, blind, clear = [], [], []
         for path in self.paths:
+            place = path.removesuffix("/")
             try:
                 tree = self.vault.walk(path)
             except VendorError as error:
-                blind.append(Blind(path, error.problem, lasting=error.lasting))
+                blind.append(Blind(place, error.problem, lasting=error.lasting))
                 continue
+            # The mount is part of the name: what was seen in one mount says nothing of another
+            # that took its place.
+            target = f"{place}/ in {tree.accessor}"
+            clear.append(Clear(place, f"kv v{tree.version}"))
             if tree.unseen:
                 problems = tuple(error.problem for error in tree.unseen)
                 lasting = all(error.lasting for error in tree.unseen)
-                blind.append(Blind(path, _first(problems), lasting))
+                blind.append(Blind(target, _first(problems), lasting))
             if tree.names:
-                live.append(self._action(path, len(tree.names)))
+                live.append(self._action(target, path, len(tree.names)))
             elif not tree.unseen:
-                clear.append(Clear(path, "empty: LIST answers 404", only_if_known=True))
+                clear.append(Clear(target, "empty: LIST answers 404", only_if_known=True))
         return Plan(tuple(live), tuple(blind), tuple(clear))
 
-    def _action(self, path: str, amount: int) -> Action:
+    def _action(self, target: str, path: str, amount: int) -> Action:
         return Action(
             verb="delete",
-            target=path,
+            target=target,
             perform=partial(self._wipe, path),
             rehearse=partial(self._rehearse, path),
             phase=_WIPE_PHASE,

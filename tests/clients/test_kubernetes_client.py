@@ -703,9 +703,10 @@ def test_the_step_never_calls_it_done_while_something_is_live(
     assert left in {action.target for action in step.plan().live}
 
 
-def test_a_refused_quota_does_not_keep_the_pods_alive(
-    server: KubernetesServer, connect: Connect
+@pytest.mark.parametrize("trap", ["quota-refused", "quota-idle"])
+def test_a_quota_that_does_not_hold_does_not_keep_the_pods_alive(
+    server: KubernetesServer, connect: Connect, trap: str
 ) -> None:
-    server.traps.add("quota-refused")
-    halt(StopTrading(connect(server.kubeconfig()), "sandbox", ("trading",)), 1.2)
+    server.traps.add(trap)
+    halt(StopTrading(connect(server.kubeconfig()), "sandbox", ("trading",)), 1.5)
     assert server.live() == []

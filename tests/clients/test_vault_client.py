@@ -1,3 +1,4 @@
+import json
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -121,6 +122,7 @@ def test_a_walk_finds_every_secret_and_a_delete_leaves_none(serve: Serve, versio
     tree = client.walk("team/kv/")
     assert sorted(tree.names) == ["a", "a/b", "a/b/c/d", "z"]
     assert (tree.mount, tree.version, tree.folder) == ("team/kv/", version, "")
+    assert tree.accessor == server.mounts["team/kv/"].accessor
     assert len(set(tree.names)) == len(tree.names)
     client.delete(tree)
     assert server.live() == []
@@ -188,6 +190,12 @@ def test_a_walk_that_cannot_see_says_why(
     assert len(server.live()) == 8
 
 
+def described(**more: object) -> bytes:
+    """Return what Vault says of a mount; `more` adds to it, or replaces what it says."""
+    mount = {"path": "trading/", "type": "kv", "accessor": "kv_1"} | more
+    return json.dumps({"data": mount}).encode()
+
+
 STATUSES = [
     (301, b"", RefusedError),
     (400, b'{"errors": ["what?"]}', GarbledError),
@@ -204,9 +212,10 @@ STATUSES = [
     (502, b"\xff\xfe", UnreachableError),
     (200, b"", GarbledError),
     (200, b'{"data": null}', GarbledError),
-    (200, b'{"data": {"path": "other/", "type": "kv"}}', GarbledError),
-    (200, b'{"data":{"path":"trading/","type":"kv","options":{"version":"3"}}}', GarbledError),
-    (200, b'{"data": {"path": "trading/", "type": "pki"}}', RefusedError),
+    (200, b'{"data": {"path": "trading/", "type": "kv"}}', GarbledError),
+    (200, described(path="other/"), GarbledError),
+    (200, described(options={"version": "3"}), GarbledError),
+    (200, described(type="pki"), RefusedError),
     (200, b"[" * 100_000, GarbledError),
     (200, b" " * (MAX_BODY + 1), GarbledError),
 ]  # fmt: skip
@@ -231,14 +240,13 @@ def test_an_answer_that_is_cut_off_is_not_believed(serve: Serve) -> None:
 
 @pytest.mark.parametrize("key", ["..", ".", "", "/", "../", "a/../b", "x//"])
 def test_a_listed_key_that_would_reach_another_path_is_refused(serve: Serve, key: str) -> None:
-    data = f'{{"path": "trading/", "type": "kv", "keys": ["{key}"]}}'
-    client = logged_in(serve(Says(200, f'{{"data": {data}}}'.encode())))
+    client = logged_in(serve(Says(200, described(keys=[key]))))
     with pytest.raises(GarbledError, match="one that cannot be"):
         client.walk("trading/")
 
 
 def test_a_walk_ends_in_folders_without_end(serve: Serve) -> None:
-    body = b'{"data": {"path": "trading/", "type": "kv", "keys": ["deeper/", "leaf"]}}'
+    body = described(keys=["deeper/", "leaf"])
     tree = logged_in(serve(Says(200, body))).walk("trading/")
     assert [error.problem for error in tree.unseen] == [
         "trading/ is too large or too deep to be seen at once"
@@ -373,7 +381,7 @@ def test_no_secret_is_in_an_error_or_a_repr(serve: Serve) -> None:
     said = f'{{"errors": ["the token {TOKEN} is odd\\u001b[31m"]}}'.encode()
     servers: list[VendorServer] = [VaultServer(token=TOKEN, traps=[trap]) for trap, *_ in ERRORS]
     servers += [Says(status, said) for status in (307, 400, 403, 404, 429, 500)]
-    tree = Tree("trading/", 2, "", ("a", "b"))
+    tree = Tree("trading/", "kv_1", 2, "", ("a", "b"))
     failures = []
     for server in servers:
         client = logged_in(serve(server))

@@ -137,6 +137,7 @@ def test_a_rehearsal_makes_every_call_as_a_dry_run(cluster: FakeCluster) -> None
     assert cluster.log == [
         "dry run: lock",
         "dry run: delete trading",
+        "dry run: delete trading",
         "dry run: scale trading/deployments/freqtrade",
     ]
     assert (cluster.lock, cluster.running) == (Lock.MISSING, before)
@@ -156,9 +157,20 @@ def test_zero_replicas_are_no_evidence_while_a_pod_is_listed(cluster: FakeCluste
     assert set(live(step_on(cluster).plan())) == {"trading/pods"}
 
 
-def test_without_a_quota_scaling_does_not_wait_for_the_deletes(cluster: FakeCluster) -> None:
+@pytest.mark.parametrize("lock", [Lock.MISSING, Lock.OTHER, Lock.PENDING])
+def test_without_a_quota_that_holds_scaling_does_not_wait_for_the_deletes(
+    cluster: FakeCluster, lock: Lock
+) -> None:
+    cluster.lock = lock
     actions = live(step_on(cluster).plan())
     assert actions["trading/pods"].phase == actions["trading/deployments/freqtrade"].phase == 2
+
+
+def test_without_a_quota_the_pods_are_deleted_before_their_controller_can(
+    cluster: FakeCluster,
+) -> None:
+    live(step_on(cluster).plan())["trading/deployments/freqtrade"].perform()
+    assert cluster.log == ["delete trading", "scale trading/deployments/freqtrade"]
 
 
 def test_a_quota_with_another_spec_is_live(cluster: FakeCluster) -> None:

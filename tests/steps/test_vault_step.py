@@ -5,13 +5,16 @@ import pytest
 
 from killswitch.clients.vault import VaultClient
 from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
-from killswitch.model import Blind, Clear, Plan, Step
+from killswitch.ledger import Ledger
+from killswitch.model import Blind, Clear, Outcome, Plan, Step
 from killswitch.sandbox.vault import PUT_BACK_S, VaultServer
+from killswitch.sandbox.vault_store import Mount
 from killswitch.secret import Secret
 from killswitch.steps.vault import Tree, WipeSecrets
+from killswitch.verdict import Intent
 
 TOKEN = "hvs.made-up-token-of-a-test"
-EMPTY = Clear("trading/", "empty: LIST answers 404", only_if_known=True)
+KV_2 = Clear("trading", "kv v2")
 
 
 class Store:
@@ -28,7 +31,7 @@ class Store:
         return found
 
     def delete(self, tree: Tree) -> None:
-        self.paths[tree.mount] = Tree(tree.mount, tree.version, tree.folder, ())
+        self.paths[tree.mount] = Tree(tree.mount, tree.accessor, tree.version, tree.folder, ())
 
     def missing_rights(self, tree: Tree) -> tuple[str, ...]:
         return self.missing if tree.names else ()
@@ -37,8 +40,16 @@ class Store:
         return 600
 
 
-def tree(mount: str, *names: str, unseen: tuple[VendorError, ...] = ()) -> Tree:
-    return Tree(mount, 2, "", names, unseen)
+def tree(
+    mount: str, *names: str, unseen: tuple[VendorError, ...] = (), accessor: str = "kv_1"
+) -> Tree:
+    return Tree(mount, accessor, 2, "", names, unseen)
+
+
+def wiped(accessor: str = "kv_1", version: int = 2) -> Plan:
+    empty = "empty: LIST answers 404"
+    seen = Clear("trading", f"kv v{version}")
+    return Plan(clear=(seen, Clear(f"trading/ in {accessor}", empty, only_if_known=True)))
 
 
 def wipe(store: Store) -> WipeSecrets:
@@ -46,11 +57,13 @@ def wipe(store: Store) -> WipeSecrets:
 
 
 def test_each_path_is_one_action_that_counts_its_secrets() -> None:
-    step = wipe(Store(trading=tree("trading/", "a", "a/b"), bots=tree("bots/", "x")))
+    bots = tree("bots/", "x", accessor="kv_2")
+    step = wipe(Store(trading=tree("trading/", "a", "a/b"), bots=bots))
     plan = step.plan()
     found = [(action.verb, action.target, action.phase, action.amount) for action in plan.live]
-    assert found == [("delete", "trading/", 2, 2), ("delete", "bots/", 2, 1)]
-    assert (plan.blind, plan.clear, plan.notes) == ((), (), ())
+    assert found == [("delete", "trading/ in kv_1", 2, 2), ("delete", "bots/ in kv_2", 2, 1)]
+    assert (plan.blind, plan.notes) == ((), ())
+    assert plan.clear == (KV_2, Clear("bots", "kv v2"))
     assert not any(action.reversible for action in plan.live)
 
 
@@ -60,27 +73,54 @@ def test_it_is_a_step() -> None:
 
 
 def test_an_empty_path_counts_only_where_something_was_seen() -> None:
-    assert wipe(Store(trading=tree("trading/"))).plan() == Plan(clear=(EMPTY,))
+    assert wipe(Store(trading=tree("trading/"))).plan() == wiped()
+
+
+def test_an_empty_mount_in_the_place_of_a_known_one_is_not_taken_as_wiped() -> None:
+    store = Store(trading=tree("trading/", "a", accessor="kv_old"))
+    step = wipe(store)
+    known = frozenset(action.target for action in step.plan().live)
+    assert known == {"trading/ in kv_old"}
+    store.paths["trading/"] = tree("trading/", accessor="kv_new")
+    plan = step.plan()
+    assert plan == wiped("kv_new")
+    assert not known & {clear.target for clear in plan.clear}
+
+    def verdicts(known: frozenset[str]) -> dict[str, Outcome]:
+        ledger = Ledger("vault", "main", evidence=False, known=known, origin=0.0)
+        for _ in range(2):
+            ledger.looked(plan, started=0.0, ended=0.0)
+            ledger.rested()
+        targets = ledger.result(Intent.PERFORM).targets
+        return {target.target: target.outcome for target in targets}
+
+    assert verdicts(known)["trading/ in kv_new"] is Outcome.UNKNOWN
+    assert verdicts(frozenset({"trading/ in kv_new"})) == {
+        "trading": Outcome.ALREADY,
+        "trading/ in kv_new": Outcome.ALREADY,
+    }
 
 
 def test_a_path_that_cannot_be_seen_is_blind_and_hides_no_other() -> None:
     refused, cut = RefusedError("may not list"), UnreachableError("cut")
     plan = wipe(Store(a=refused, b=cut, c=GarbledError("?"), d=tree("d/", "x"))).plan()
     assert plan.blind == (
-        Blind("a/", "may not list", lasting=True),
-        Blind("b/", "cut"),
-        Blind("c/", "?"),
+        Blind("a", "may not list", lasting=True),
+        Blind("b", "cut"),
+        Blind("c", "?"),
     )
-    assert [action.target for action in plan.live] == ["d/"]
+    assert [action.target for action in plan.live] == ["d/ in kv_1"]
+    assert plan.clear == (Clear("d", "kv v2"),)
 
 
 def test_a_folder_that_cannot_be_seen_leaves_its_path_blind_and_the_rest_live() -> None:
     unseen = (RefusedError("may not list x/"), UnreachableError("cut"))
     plan = wipe(Store(trading=tree("trading/", "a", unseen=unseen))).plan()
-    assert plan.blind == (Blind("trading/", "may not list x/ (and 1 more)"),)
+    assert plan.blind == (Blind("trading/ in kv_1", "may not list x/ (and 1 more)"),)
     assert [action.amount for action in plan.live] == [1]
     only_unseen = wipe(Store(trading=tree("trading/", unseen=unseen[:1]))).plan()
-    assert only_unseen == Plan(blind=(Blind("trading/", "may not list x/", lasting=True),))
+    blind = Blind("trading/ in kv_1", "may not list x/", lasting=True)
+    assert only_unseen == Plan(blind=(blind,), clear=(KV_2,))
 
 
 def test_performing_is_safe_to_repeat_and_the_receipt_counts() -> None:
@@ -88,7 +128,7 @@ def test_performing_is_safe_to_repeat_and_the_receipt_counts() -> None:
     [action] = step.plan().live
     assert action.perform().summary == "2 secrets deleted"
     assert action.perform().summary == "0 secrets deleted"
-    assert step.plan().clear == (EMPTY,)
+    assert step.plan() == wiped()
 
 
 def test_a_rehearsal_tells_the_time_the_token_has_left_and_deletes_nothing() -> None:
@@ -144,6 +184,10 @@ def run() -> Iterator[Run]:
         server.stop()
 
 
+def accessor_of(server: VaultServer) -> str:
+    return server.mounts["trading/"].accessor
+
+
 def converge(step: WipeSecrets, *, for_s: float = 3.0, pause_s: float = 0.05) -> Plan:
     """Plan and perform the lowest phase until all is clear, or the time is over."""
     end = time.monotonic() + for_s
@@ -169,14 +213,23 @@ def _perform(perform: Callable[[], object]) -> None:
 def test_a_real_client_wipes_the_mount_until_nothing_lives(run: Run, version: int) -> None:
     server, step = run(version=version)
     assert server.live() != []
-    assert converge(step) == Plan(clear=(EMPTY,))
+    assert converge(step) == wiped(accessor_of(server), version)
     assert server.live() == []
+
+
+def test_a_mount_that_is_replaced_at_its_path_gets_another_target(run: Run) -> None:
+    server, step = run()
+    [before] = step.plan().live
+    server.mounts["trading/"] = Mount("trading/", 2)
+    plan = step.plan()
+    assert plan == wiped(accessor_of(server))
+    assert before.target not in {clear.target for clear in plan.clear}
 
 
 @pytest.mark.parametrize("trap", ["rate-limited", "lost-reply"])
 def test_a_trap_that_passes_is_overcome(run: Run, trap: str) -> None:
     server, step = run(trap)
-    assert converge(step) == Plan(clear=(EMPTY,))
+    assert converge(step) == wiped(accessor_of(server))
     assert server.live() == []
 
 
@@ -186,7 +239,7 @@ def test_a_secret_that_is_put_back_is_wiped_again(run: Run) -> None:
     time.sleep(PUT_BACK_S + 0.1)
     [action] = step.plan().live
     assert action.amount == 1
-    assert converge(step) == Plan(clear=(EMPTY,))
+    assert converge(step) == wiped(accessor_of(server))
     assert server.live() == []
 
 
@@ -195,14 +248,14 @@ def test_what_is_not_deleted_stays_live(run: Run, trap: str) -> None:
     server, step = run(trap)
     plan = converge(step, for_s=0.3)
     assert [action.amount for action in plan.live] == [len(server.live())] == [8]
-    assert plan.clear == ()
+    assert plan.clear == (KV_2,)
 
 
 @pytest.mark.parametrize("trap", ["forbidden-list", "token-revoked", "wrong-mount", "redirect"])
 def test_what_will_be_refused_again_is_blind_for_good(run: Run, trap: str) -> None:
     server, step = run(trap)
     plan = step.plan()
-    assert [(blind.target, blind.lasting) for blind in plan.blind] == [("trading/", True)]
+    assert [(blind.target, blind.lasting) for blind in plan.blind] == [("trading", True)]
     assert (plan.live, plan.clear) == ((), ())
     assert len(server.live()) == 8
 
@@ -211,14 +264,14 @@ def test_what_will_be_refused_again_is_blind_for_good(run: Run, trap: str) -> No
 def test_what_may_pass_is_blind_for_now_and_never_clear(run: Run, trap: str) -> None:
     server, step = run(trap)
     plan = step.plan()
-    assert [(blind.target, blind.lasting) for blind in plan.blind] == [("trading/", False)]
+    assert [(blind.target, blind.lasting) for blind in plan.blind] == [("trading", False)]
     assert (plan.live, plan.clear) == ((), ())
     assert len(server.live()) == 8
 
 
 def test_a_mount_of_another_version_than_it_says_is_no_evidence(run: Run) -> None:
     server, step = run("wrong-version")
-    assert step.plan() == Plan(clear=(EMPTY,))
+    assert step.plan() == wiped(accessor_of(server))
     assert len(server.live()) == 8
 
 
