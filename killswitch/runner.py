@@ -35,7 +35,7 @@ class Runner:
 
     def __init__(self, *, clock: Clock = time.monotonic, show: Show | None = None) -> None:
         self._clock = clock
-        self._show = show
+        self.show = show
         self._shown_at = 0.0
         self._pressed = 0
         # SimpleQueue.put may be called from a signal handler; Queue.put may not.
@@ -44,26 +44,46 @@ class Runner:
     def run(self, start: Callable[[float], Flow]) -> HaltReport:
         """Drive the flow that `start` makes from the current time, and return its report."""
         flow = start(self._clock())
-        with self._signals():
-            try:
-                wait = next(flow)
-                while True:
-                    for call in wait.calls:
-                        self._spawn(call)
-                    self._draw(wait.progress)
-                    wait = flow.send(self._next_event(wait.until))
-            except StopIteration as end:
-                report: HaltReport = end.value
-                return report
+        try:
+            wait = next(flow)
+            while True:
+                for call in wait.calls:
+                    self._spawn(call)
+                self._draw(wait.progress)
+                wait = flow.send(self._next_event(wait.until))
+        except StopIteration as end:
+            report: HaltReport = end.value
+            return report
 
     def interrupt(self) -> None:
         """Take note of one Ctrl-C; safe in a signal handler."""
         self._pressed = min(self._pressed + 1, int(Pressed.TWICE))
         self._events.put(Interrupt(self._clock(), Pressed(self._pressed)))
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Turn Ctrl-C and SIGTERM into events, and outlive the terminal, until the block ends.
+
+        Begins with the touch: from then on nothing but the engine decides when to stop.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def pressed(_signal: int, _frame: FrameType | None) -> None:
+            self.interrupt()
+
+        with ExitStack() as handlers:
+            handlers.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, pressed))
+            handlers.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, pressed))
+            if sys.platform != "win32":
+                ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                handlers.callback(signal.signal, signal.SIGHUP, ignored)
+            yield
+
     def _next_event(self, until: float) -> Event:
         left = until - self._clock()
-        if self._show is not None:
+        if self.show is not None:
             left = min(left, REDRAW_S)
         try:
             return self._events.get(timeout=max(left, 0))
@@ -90,25 +110,7 @@ class Runner:
 
     def _draw(self, progress: Callable[[], tuple[StepResult, ...]]) -> None:
         now = self._clock()
-        if self._show is not None and now - self._shown_at >= REDRAW_S:
+        if self.show is not None and now - self._shown_at >= REDRAW_S:
             self._shown_at = now
             with suppress(Exception):
-                self._show(progress())
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM become events; a closed terminal is no reason to stop."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def pressed(_signal: int, _frame: FrameType | None) -> None:
-            self.interrupt()
-
-        with ExitStack() as handlers:
-            handlers.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, pressed))
-            handlers.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, pressed))
-            if sys.platform != "win32":
-                ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-                handlers.callback(signal.signal, signal.SIGHUP, ignored)
-            yield
+                self.show(progress())

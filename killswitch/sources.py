@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from killswitch.errors import RefusedError, UnreachableError, VendorError
+from killswitch.errors import ConfigError, RefusedError, UnreachableError, VendorError
 from killswitch.secret import Secret
 
 COMMAND_TIMEOUT_S: Final = 10.0
@@ -25,8 +25,7 @@ _HOW: Final = "write env:NAME, file:PATH or command:WORDS"
 @dataclass(slots=True)
 class _Pending:
     done: threading.Event
-    secret: Secret | None = None
-    error: VendorError | None = None
+    answer: Secret | VendorError | None = None
 
 
 class Sources:
@@ -35,48 +34,53 @@ class Sources:
     Args:
         resolve: turns a path as written in the configuration into an absolute one.
         environment: where `env:` looks.
+        command_timeout_s: how long a `command:` may take.
     """
 
     def __init__(
-        self, resolve: Callable[[str], Path], environment: Mapping[str, str] = os.environ
+        self,
+        resolve: Callable[[str], Path],
+        environment: Mapping[str, str] = os.environ,
+        *,
+        command_timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> None:
         self._resolve = resolve
         self._environment = environment
+        self._command_timeout_s = command_timeout_s
         self._pending: dict[str, _Pending] = {}
 
     def start(self, sources: Iterable[str]) -> None:
         """Begin to read `sources` in the background; a second start changes nothing."""
         for source in sources:
-            if source in self._pending:
-                continue
-            pending = self._pending[source] = _Pending(threading.Event())
-            threading.Thread(
-                target=self._fill, args=(source, pending), name="secret", daemon=True
-            ).start()
+            mine = _Pending(threading.Event())
+            if self._pending.setdefault(source, mine) is mine:
+                threading.Thread(
+                    target=self._fill, args=(source, mine), name="secret", daemon=True
+                ).start()
 
     def settle(self, timeout_s: float) -> None:
         """Wait until every source was read, or failed, but at most `timeout_s`."""
         end = time.monotonic() + timeout_s
-        for pending in self._pending.values():
+        for pending in list(self._pending.values()):
             pending.done.wait(max(end - time.monotonic(), 0))
 
     def get(self, source: str) -> Secret:
         """Return the secret; raises VendorError when it cannot be read."""
         self.start([source])
         pending = self._pending[source]
-        if not pending.done.wait(COMMAND_TIMEOUT_S + 1):
-            raise UnreachableError(f"secret {name_of(source)}: not read in time")
-        if pending.error is not None:
-            raise pending.error
-        if pending.secret is None:
-            raise UnreachableError(f"secret {name_of(source)}: not read")
-        return pending.secret
+        answer = pending.answer if pending.done.wait(self._command_timeout_s + 1) else None
+        if isinstance(answer, Secret):
+            return answer
+        raise answer or UnreachableError(f"secret {name_of(source)}: not read in time")
 
     def _fill(self, source: str, pending: _Pending) -> None:
         try:
-            pending.secret = self._read(source)
+            pending.answer = self._read(source)
         except VendorError as error:
-            pending.error = error
+            pending.answer = error
+        except Exception as error:  # noqa: BLE001 (it costs this secret; its text is not vetted)
+            text = f"secret {name_of(source)}: unexpected {type(error).__name__}"
+            pending.answer = UnreachableError(text)
         finally:
             pending.done.set()
 
@@ -88,21 +92,24 @@ class Sources:
             case "file":
                 value = self._file(where)
             case "command":
-                value = _command(where)
+                value = _command(where, self._command_timeout_s)
             case _:
                 raise RefusedError(f"a secret stands in the configuration itself: {_HOW}")
         value = value.strip()
+        if len(value) > _LONGEST:
+            raise RefusedError(f"secret {name_of(source)}: longer than {_LONGEST} characters")
         if not value:
             raise RefusedError(f"secret {name_of(source)}: empty or not set")
         return Secret(value)
 
     def _file(self, where: str) -> str:
-        path = self._resolve(where)
         try:
-            with path.open(encoding="utf-8") as handle:
-                return handle.read(_LONGEST)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not text"
+            with self._resolve(where).open(encoding="utf-8") as handle:
+                return handle.read(_LONGEST + 1)
+        except ConfigError as error:
+            raise RefusedError(f"secret file:{where}: not a path: {error.problem}") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text, or not a path"
             raise RefusedError(f"secret file:{where}: {reason}") from None
 
 
@@ -117,19 +124,18 @@ def name_of(source: str) -> str:
     return "in clear"
 
 
-def _command(line: str) -> str:
+def _command(line: str, timeout_s: float) -> str:
     try:
         words = shlex.split(line)
         done = subprocess.run(  # noqa: S603 (the operator's own configuration; no shell)
             words,
             capture_output=True,
-            timeout=COMMAND_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
-            text=True,
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        text = f"secret {name_of('command:' + line)}: no answer within {COMMAND_TIMEOUT_S:g} s"
+        text = f"secret {name_of('command:' + line)}: no answer within {timeout_s:g} s"
         raise UnreachableError(text) from None
     except (OSError, ValueError, IndexError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a command line"
@@ -137,4 +143,7 @@ def _command(line: str) -> str:
     if done.returncode != 0:
         # What it printed may hold a credential, so only its exit code is told.
         raise RefusedError(f"secret {name_of('command:' + line)}: exit code {done.returncode}")
-    return done.stdout[:_LONGEST]
+    try:
+        return done.stdout.decode()
+    except UnicodeDecodeError:
+        raise RefusedError(f"secret {name_of('command:' + line)}: its output is not text") from None

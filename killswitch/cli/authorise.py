@@ -1,6 +1,7 @@
 """Taking the touch: what the operator reads while a security key blinks."""
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from killswitch.answer import mode_word
@@ -25,8 +26,11 @@ def take_touch(
     *,
     timeout_s: float | None = None,
     yes: bool = False,
+    on_touched: Callable[[], object] = lambda: None,
 ) -> Proof:
     """Return the proof that an enrolled key was touched on this very order.
+
+    `on_touched` is called the moment a key was touched, before anything is checked.
 
     Raises:
         NotAuthorizedError: nobody touched, or what was signed does not fit.
@@ -48,6 +52,7 @@ def take_touch(
         on_state=Prompt(session.terminal, word, ring, sandbox=sandbox),
         diagnose=found.diagnose,
     )
+    on_touched()
     proof = verify(order, assertion, ring.keys, sandbox=sandbox)
     session.terminal.say(word, f'touched: "{proof.key_label}" ({proof.operator})')
     return proof

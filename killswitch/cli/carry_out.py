@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from killswitch.answer import answer_lines, headline, mode_word, touched_by
@@ -19,6 +20,7 @@ from killswitch.journal.history import History
 from killswitch.journal.store import GENESIS, Head, Journal, NewEvent
 from killswitch.model import HaltReport, Mode, Order, Proof, Step
 from killswitch.orders import make_order
+from killswitch.runner import Runner
 from killswitch.sources import Sources
 from killswitch.steps.journal import AppendEvent
 from killswitch.steps.telegram import Message
@@ -57,6 +59,7 @@ class Run:
         self._fallback = FallbackLog(config.fallback_file)
         self._limits = limits_for(config, wish)
         self._past = History(())
+        self._runner = Runner()
 
     def carry_out(self) -> HaltReport:
         """Show the plan, take the touch, carry out the order, and give the answer."""
@@ -69,18 +72,20 @@ class Run:
         self._warm(parts)
         head = self._read_journal()
         order = self._order(parts, head)
-        proof = take_touch(
-            self._session,
-            self._config,
-            order,
-            ring,
-            timeout_s=self._wish.touch_timeout_s,
-            yes=self._wish.yes,
-        )
-        sources.settle(SETTLE_S)
-        report = self._run(order, proof, parts)
-        remember_counter(self._session, self._config, proof)
-        self._answer(report)
+        with ExitStack() as stack:
+            proof = take_touch(
+                self._session,
+                self._config,
+                order,
+                ring,
+                timeout_s=self._wish.touch_timeout_s,
+                yes=self._wish.yes,
+                on_touched=lambda: stack.enter_context(self._runner.listening()),
+            )
+            sources.settle(SETTLE_S)
+            report = self._run(order, proof, parts)
+            remember_counter(self._session, self._config, proof)
+            self._answer(report)
         return report
 
     # Before the touch.
@@ -146,7 +151,6 @@ class Run:
 
     def _run(self, order: Order, proof: Proof, parts: Sequence[Unit]) -> HaltReport:
         from killswitch.document import proof_document
-        from killswitch.runner import Runner
 
         live = order.mode is Mode.LIVE
         kind = "halt" if live else "drill"
@@ -184,8 +188,8 @@ class Run:
             known=self._past.seen(),
         )
         with self._terminal.progress(self._word) as shown:
-            runner = Runner(show=shown.show)
-            report = runner.run(lambda now: carry_out(assignment, self._limits, now))
+            self._runner.show = shown.show
+            report = self._runner.run(lambda now: carry_out(assignment, self._limits, now))
             shown.show(report.results)
         return report
 

@@ -1,7 +1,5 @@
 """Bybit V5 through pybit: the keys of a master account and its sub accounts, and their orders."""
 
-import ipaddress
-import re
 import threading
 import time
 from collections import Counter
@@ -9,45 +7,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
+from killswitch.clients import bybit_shapes as shapes
 from killswitch.clients import bybit_wire as wire
+from killswitch.clients.bybit_orders import count_orders, open_positions
+from killswitch.clients.bybit_pace import Paces, side_by_side
 from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
 from killswitch.model import Plan, Receipt
 from killswitch.secret import Secret
-from killswitch.steps.bybit import Account, DeadKeyError, Listed, Sweep
+from killswitch.steps.bybit_port import Account, DeadKeyError, Listed, Sweep
 
 OWN: Final = ""
-MAX_PAGES: Final = 20
 KEYS_PER_PAGE: Final = 20
-# Calls a second, a fifth under Bybit's limit per account.
-PACES: Final[Mapping[str, int]] = {
-    "get_api_key_information": 8,
-    "get_sub_uid_list": 8,
-    "get_sub_uid_list_unlimited": 4,
-    "get_all_sub_api_keys": 8,
-    "delete_sub_api_key": 4,
-    "delete_master_api_key": 4,
-    "get_open_orders": 40,
-    "get_positions": 40,
-    "cancel_all_orders": 8,
-    "cancel_all_orders option": 1,
-}
-# Every reading of open orders: category, settleCoin, orderFilter.
-_ORDERS: Final = (
-    *(("linear", coin, kind) for coin in ("USDT", "USDC") for kind in ("Order", "StopOrder")),
-    ("inverse", "", "Order"),
-    ("inverse", "", "StopOrder"),
-    ("spot", "", "Order"),
-    ("spot", "", "tpslOrder"),
-    ("spot", "", "StopOrder"),
-    ("spot", "", "OcoOrder"),
-    ("spot", "", "BidirectionalTpslOrder"),
-    ("option", "", "Order"),
-)
-_POSITIONS: Final = (("linear", "USDT"), ("linear", "USDC"), ("inverse", ""), ("option", ""))
-# Bybit percent-encodes cursors; whatever would be encoded again would break the signature.
-_SAFE_CURSOR: Final = re.compile(r"[A-Za-z0-9%+/=_.:,~-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +50,9 @@ class BybitClient:
         recv_window_ms: int = 20_000,
         ca_file: str | None = None,
     ) -> None:
-        _check(endpoint)
         self.own_id = ""
         self.held_ids: Mapping[str, str] = {}
-        self._endpoint = endpoint.rstrip("/")
+        self._endpoint = wire.checked(endpoint)
         self._timeout_s = timeout_s
         self._recv_window_ms = recv_window_ms
         self._ca_file = ca_file
@@ -90,7 +60,7 @@ class BybitClient:
         self._may_write = False
         self._transport: Any = None
         self._sessions: dict[str, Any] = {}
-        self._paces: dict[tuple[str, str], wire.Pace] = {}
+        self._paces = Paces()
         self._lock = threading.Lock()
         self._spent: set[str] = set()
         self._crowded: set[str] = set()
@@ -107,7 +77,7 @@ class BybitClient:
         before = time.time()
         reply = wire.call(session.get_server_time, {})
         after = time.time()
-        server = reply.parse(wire.ServerTime)
+        server = reply.parse(shapes.ServerTime)
         self._offset_ms = round(int(server.timeNano) / 1e6 - (before + after) * 500)
         return f"clock offset {self._offset_ms} ms"
 
@@ -145,7 +115,7 @@ class BybitClient:
 
     def each(self, look: Callable[[str], Plan], uids: Iterable[str]) -> list[Plan]:
         """Look at several accounts at once."""
-        return wire.side_by_side(look, uids)
+        return side_by_side(look, uids)
 
     def own_trades(self) -> bool:
         """Whether the own key may trade; refused unless it is a master key that may write."""
@@ -183,7 +153,7 @@ class BybitClient:
         """List the first page of a sub account's keys; the others come up as these go."""
         try:
             reply = self._call(OWN, "get_all_sub_api_keys", subMemberId=uid, limit=KEYS_PER_PAGE)
-            page = reply.parse(wire.SubKeys)
+            page = reply.parse(shapes.SubKeys)
         except VendorError as error:
             return Listed((), error.problem, error.lasting)
         ids = tuple(key.apiKey for key in page.result or ())
@@ -196,8 +166,8 @@ class BybitClient:
 
     def account(self, uid: str) -> Account:
         """Read the open orders and positions of an account with the key held there."""
-        read = partial(self._count_orders, uid)
-        counts = wire.side_by_side(read, _ORDERS)
+        call = partial(self._call, uid)
+        counts = count_orders(call)
         failures = [count for count in counts if isinstance(count, VendorError)]
         dead = next((error for error in failures if isinstance(error, DeadKeyError)), None)
         if dead:
@@ -207,7 +177,7 @@ class BybitClient:
             orders += count if isinstance(count, Counter) else Counter()
         if any(sweep[3] == "Order" for sweep in orders):
             self._spent -= {uid, OWN}  # still alive, and no longer clean
-        positions, unread = self._positions(uid)
+        positions, unread = open_positions(call)
         return Account(
             answers=len(failures) < len(counts),
             orders=orders,
@@ -240,7 +210,7 @@ class BybitClient:
                 reply = self._call(
                     uid, "cancel_all_orders", category=category, orderFilter=order_filter, **reach
                 )
-                if reply.parse(wire.Cancelled).success == "0":
+                if reply.parse(shapes.Cancelled).success == "0":
                     raise UnreachableError(f"cancel-all of {category} orders did not succeed")
                 replies.append(reply)
             except VendorError as error:
@@ -256,62 +226,22 @@ class BybitClient:
             return Account()
         return Account(missing=f"the key held there {dead.problem}", lasting=True)
 
-    def _count_orders(self, uid: str, what: tuple[str, str, str]) -> Counter[Sweep] | VendorError:
-        category, coin, order_filter = what
-        count: Counter[Sweep] = Counter()
-        reach = {"settleCoin": coin} if coin else {}
-        try:
-            for symbol in self._order_symbols(uid, category, orderFilter=order_filter, **reach):
-                # Bybit cancels inverse orders only by symbol or coin, and lists them without.
-                by = (
-                    ("symbol", symbol)
-                    if category == "inverse"
-                    else next(iter(reach.items()), ("", ""))
-                )
-                count[(category, *by, order_filter)] += 1
-        except VendorError as error:
-            return error
-        return count
-
-    def _order_symbols(self, uid: str, category: str, **reach: str) -> Iterator[str]:
-        cursor: dict[str, str] = {}
-        for _ in range(MAX_PAGES):
-            reply = self._call(
-                uid, "get_open_orders", category=category, limit=50, **reach, **cursor
-            )
-            page = reply.parse(wire.OrderPage)
-            yield from (order.symbol for order in page.list or ())
-            if not page.list or not page.nextPageCursor:
-                return
-            cursor = {"cursor": _safe(page.nextPageCursor)}
-
-    def _positions(self, uid: str) -> tuple[tuple[str, ...], str]:
-        texts: list[str] = []
-        try:
-            for category, coin in _POSITIONS:
-                reach = {"settleCoin": coin} if coin else {}
-                reply = self._call(uid, "get_positions", category=category, limit=200, **reach)
-                texts += [position.text for position in reply.parse(wire.PositionPage).open]
-        except VendorError as error:
-            return tuple(texts), error.problem
-        return tuple(texts), ""
-
     def _sub_members(self) -> Iterator[str]:
-        page = self._call(OWN, "get_sub_uid_list").parse(wire.SubMembers)
+        page = self._call(OWN, "get_sub_uid_list").parse(shapes.SubMembers)
         yield from (sub.uid for sub in page.subMembers or ())
 
     def _sub_members_paged(self) -> Iterator[str]:
         cursor: dict[str, str] = {}
-        for _ in range(MAX_PAGES):
+        for _ in range(wire.MAX_PAGES):
             reply = self._call(OWN, "get_sub_uid_list_unlimited", pageSize=100, **cursor)
-            page = reply.parse(wire.SubMembers)
+            page = reply.parse(shapes.SubMembers)
             yield from (sub.uid for sub in page.subMembers or ())
             if page.nextCursor in {"", "0"}:
                 return
-            cursor = {"nextCursor": _safe(page.nextCursor)}
-        raise GarbledError(f"bybit lists sub accounts on more than {MAX_PAGES} pages")
+            cursor = {"nextCursor": wire.safe_cursor(page.nextCursor)}
+        raise GarbledError(f"bybit lists sub accounts on more than {wire.MAX_PAGES} pages")
 
-    def _own(self) -> wire.UserKey:
+    def _own(self) -> shapes.UserKey:
         key = self._identify(OWN)
         if not key.isMaster:
             raise RefusedError("the own key is a sub account's: only a master key can list keys")
@@ -319,8 +249,8 @@ class BybitClient:
             raise RefusedError("the own key is read-only: it cannot delete keys")
         return key
 
-    def _identify(self, uid: str) -> wire.UserKey:
-        return self._call(uid, "get_api_key_information").parse(wire.UserKey)
+    def _identify(self, uid: str) -> shapes.UserKey:
+        return self._call(uid, "get_api_key_information").parse(shapes.UserKey)
 
     def _writing(self, what: str) -> None:
         if not self._sessions:
@@ -332,19 +262,13 @@ class BybitClient:
         if uid not in self._sessions:
             raise RuntimeError("login comes first")
         bound = getattr(self._sessions[uid], method)
-        self._pace(uid, method, parameters.get("category")).wait()
+        self._paces.of(uid, method, parameters.get("category")).wait()
         try:
             return wire.call(bound, parameters)
         except wire.ClockError:
             pass
         self.warm()  # reads the clock again, once
         return wire.call(bound, parameters)
-
-    def _pace(self, uid: str, method: str, category: object) -> wire.Pace:
-        own_pace = f"{method} {category}"
-        key = own_pace if own_pace in PACES else method
-        with self._lock:
-            return self._paces.setdefault((uid, key), wire.Pace(PACES[key]))
 
     def _open(self, credential: Credential | None) -> Any:
         with self._lock:
@@ -362,28 +286,6 @@ class BybitClient:
             recv_window=self._recv_window_ms,
             **keys,
         )
-
-
-def _check(endpoint: str) -> None:
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    if parts.scheme == "https" and host:
-        return
-    if parts.scheme != "http" or not _is_loopback(host):
-        raise ValueError(f"https is required except for loopback: {host or 'no host'}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _safe(cursor: str) -> str:
-    if not _SAFE_CURSOR.fullmatch(cursor):
-        raise GarbledError("bybit's cursor holds characters that cannot be signed")
-    return cursor
 
 
 def _receipt(reply: wire.Reply, what: str) -> Receipt:

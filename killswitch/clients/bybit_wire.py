@@ -1,22 +1,23 @@
-"""How Bybit is spoken to: pybit without its traps, its errors in our words, pacing, shapes."""
+"""How Bybit is spoken to: pybit without its traps, and its errors in our words."""
 
+import ipaddress
 import logging
-import threading
+import re
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
 from killswitch.secret import redact
-from killswitch.steps.bybit import DeadKeyError
+from killswitch.steps.bybit_port import DeadKeyError
 
-S = TypeVar("S")
 T = TypeVar("T")
 MAX_BODY: Final = 4 * 1024 * 1024
+MAX_PAGES: Final = 20
 CLOCK: Final = 10002
 DEAD: Final = {10003, -2015}
 BUSY: Final[Mapping[int, str]] = {
@@ -44,6 +45,8 @@ REFUSED: Final[Mapping[int, str]] = {
 }
 # Bybit repeats what was signed in this message, key id and payload included.
 _ECHOES: Final = {CLOCK, 10004}
+# Bybit percent-encodes cursors; whatever would be encoded again would break the signature.
+_SAFE_CURSOR: Final = re.compile(r"[A-Za-z0-9%+/=_.:,~-]+")
 
 
 class ClockError(UnreachableError):
@@ -51,99 +54,8 @@ class ClockError(UnreachableError):
 
 
 class _Envelope(msgspec.Struct):
-    retCode: int  # noqa: N815 (Bybit's name, as all of these)
+    retCode: int  # noqa: N815 (Bybit's name)
     result: Any
-
-
-class UserKey(msgspec.Struct):
-    """The calling key as query-api tells it."""
-
-    apiKey: str  # noqa: N815
-    userID: int | str  # noqa: N815
-    isMaster: bool  # noqa: N815
-    readOnly: int  # noqa: N815
-    permissions: dict[str, list[str] | None]
-
-    @property
-    def trades(self) -> bool:
-        """Whether it may place and cancel orders."""
-        rights = {right for rights in self.permissions.values() for right in rights or ()}
-        return bool(rights & {"Order", "SpotTrade", "OptionsTrade", "DerivativesTrade"})
-
-    @property
-    def manages(self) -> bool:
-        """Whether it may delete keys: for Bybit that is any right to move funds."""
-        return bool(
-            {"AccountTransfer", "SubMemberTransfer", "Withdraw"}
-            & set(self.permissions.get("Wallet") or ())
-        )
-
-
-class ServerTime(msgspec.Struct):
-    """The server's clock, in nanoseconds."""
-
-    timeNano: str  # noqa: N815
-
-
-class _Sub(msgspec.Struct):
-    uid: str
-
-
-class SubMembers(msgspec.Struct):
-    """One answer of query-sub-members or submembers; the last page's cursor is "0"."""
-
-    subMembers: list[_Sub] | None  # noqa: N815
-    nextCursor: str = "0"  # noqa: N815
-
-
-class _Key(msgspec.Struct):
-    apiKey: str  # noqa: N815
-
-
-class SubKeys(msgspec.Struct):
-    """One answer of sub-apikeys."""
-
-    result: list[_Key] | None
-    nextPageCursor: str = ""  # noqa: N815
-
-
-class _Symbol(msgspec.Struct):
-    symbol: str
-
-
-class OrderPage(msgspec.Struct):
-    """One page of open orders."""
-
-    list: list[_Symbol] | None
-    nextPageCursor: str = ""  # noqa: N815
-
-
-class _Position(msgspec.Struct):
-    symbol: str
-    side: str
-    size: str
-
-    @property
-    def text(self) -> str:
-        """The position in words: "BTCUSDT long 0.40"."""
-        return f"{self.symbol} {'long' if self.side == 'Buy' else 'short'} {self.size}"
-
-
-class PositionPage(msgspec.Struct):
-    """One page of positions."""
-
-    list: list[_Position] | None
-
-    @property
-    def open(self) -> tuple[_Position, ...]:
-        """The positions that are open: an empty one has no side."""
-        return tuple(position for position in self.list or () if position.side in {"Buy", "Sell"})
-
-
-class Cancelled(msgspec.Struct):
-    """What cancel-all acknowledges: "0" is a no."""
-
-    success: str = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,51 +74,21 @@ class Reply:
         raise GarbledError(problem)
 
 
-class Pace:
-    """Lets at most `per_second` calls start in any second; a wait beyond `longest_s` is refused."""
-
-    def __init__(self, per_second: int, *, longest_s: float = 10.0) -> None:
-        self._starts: deque[float] = deque(maxlen=per_second)
-        self._longest_s = longest_s
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        """Wait for a turn."""
-        with self._lock:
-            now = time.monotonic()
-            full = len(self._starts) == self._starts.maxlen
-            start = max(now, self._starts[0] + 1.0) if full else now
-            if start - now > self._longest_s:
-                raise UnreachableError("too many calls are waiting for bybit's rate limit")
-            self._starts.append(start)
-        time.sleep(start - now)
+def checked(endpoint: str) -> str:
+    """Return the address without a final slash; ValueError unless it is https or loopback."""
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    https = parts.scheme == "https" and host
+    if not https and (parts.scheme != "http" or not _is_loopback(host)):
+        raise ValueError(f"https is required except for loopback: {host or 'no host'}")
+    return endpoint.rstrip("/")
 
 
-def side_by_side(look: Callable[[S], T], items: Iterable[S], *, at_once: int = 8) -> list[T]:
-    """Return look(item) of every item in order, made in up to `at_once` daemon threads."""
-    todo = deque(enumerate(items))
-    done: dict[int, T] = {}
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        while not failed:
-            try:
-                number, item = todo.popleft()
-            except IndexError:
-                return
-            try:
-                done[number] = look(item)
-            except BaseException as error:  # noqa: BLE001 (raised again by the caller's thread)
-                failed.append(error)
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(todo)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
-    return [done[number] for number in sorted(done)]
+def safe_cursor(cursor: str) -> str:
+    """Return a page's cursor, or raise GarbledError if it could not be signed."""
+    if not _SAFE_CURSOR.fullmatch(cursor):
+        raise GarbledError("bybit's cursor holds characters that cannot be signed")
+    return cursor
 
 
 def new_transport() -> Any:
@@ -285,6 +167,13 @@ def call(method: Callable[..., Any], parameters: Mapping[str, object]) -> Reply:
         failure = _translated(error)
     # Raised out here so that no vendor's text, which may echo a key, hangs on to it.
     raise failure
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _translated(error: Exception) -> VendorError:

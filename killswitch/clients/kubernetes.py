@@ -26,7 +26,7 @@ from killswitch.clients.kubernetes_shapes import (
 )
 from killswitch.errors import GarbledError, RefusedError, UnreachableError
 from killswitch.model import Receipt
-from killswitch.steps.kubernetes import LOCK, Lock, Pod, Workload
+from killswitch.steps.kubernetes_port import LOCK, Lock, Pod, Workload
 
 KUBELET_FLOOR_S: Final = 2
 """The kubelet gives no pod less than this, whatever was asked (since Kubernetes 1.28)."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from killswitch.steps.kubernetes import Lock, Pod, Workload
+from killswitch.steps.kubernetes_port import Lock, Pod, Workload
 
 # Who may ask for pods again, as far as an object itself says so.
 _OWNER_MARKS: Final = {

@@ -79,8 +79,9 @@ class History:
     def last_drill(self) -> PastDrill | None:
         """Return the newest drill that passed; when none did, the newest; or None."""
         drills = [
-            PastDrill(completed.order.id, _moment(body.time), completed.passed)
+            PastDrill(completed.order.id, at, completed.passed)
             for body, completed in self._completed(DRILL_COMPLETED)
+            if (at := _moment(body.time)) is not None
         ]
         passed = [drill for drill in drills if drill.passed]
         newest = passed or drills
@@ -132,5 +133,8 @@ def _body(event: Event) -> Body | None:
         return None  # `journal verify` names it; a halt goes on without it
 
 
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -39,6 +39,11 @@ CREATE TRIGGER IF NOT EXISTS events_chained BEFORE INSERT ON events
     (SELECT hash FROM events ORDER BY seq DESC LIMIT 1), zeroblob(32))
   BEGIN SELECT RAISE(ABORT, 'append-only: wrong previous hash'); END;
 """
+_ALL: Final = "SELECT seq, prev, body, hash FROM events ORDER BY seq"
+_NEWEST: Final = "SELECT seq, prev, body, hash FROM events ORDER BY seq DESC LIMIT 1"
+_BY_ID: Final = """
+SELECT seq, prev, body, hash FROM events WHERE json_extract(CAST(body AS TEXT), '$.id') = ?
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +120,9 @@ class Journal:
         with self._open() as connection:
             connection.executescript(_SCHEMA)
             connection.execute("BEGIN IMMEDIATE")
-            found = _find(connection, event.id)
+            found = next(iter(_select(connection, _BY_ID, event.id)), None)
             if found is None:
-                last = _last(connection)
+                last = next(iter(_select(connection, _NEWEST)), None)
                 prev = last.hash if last else GENESIS
                 seq = last.seq + 1 if last else 1
                 found = Event(seq, prev, raw, chained(prev, raw))
@@ -130,35 +135,28 @@ class Journal:
 
     def find(self, event_id: str) -> Event | None:
         """Return the event with this id, read from the file, or None."""
-        if self._is_empty():
-            return None
-        with self._open() as connection:
-            return _find(connection, event_id)
+        return next(iter(self._read(_BY_ID, event_id)), None)
 
     def events(self) -> list[Event]:
         """Return all events in order; none when there is no journal yet."""
-        if self._is_empty():
-            return []
-        with self._open() as connection:
-            rows = connection.execute("SELECT seq, prev, body, hash FROM events ORDER BY seq")
-            return [_event(row) for row in rows]
+        return self._read(_ALL)
 
     def head(self) -> Head:
         """Return the size and the newest hash."""
-        if self._is_empty():
-            return Head(0, GENESIS.hex())
-        with self._open() as connection:
-            last = _last(connection)
+        last = next(iter(self._read(_NEWEST)), None)
         return Head(last.seq, last.hash.hex()) if last else Head(0, GENESIS.hex())
 
-    def _is_empty(self) -> bool:
-        """Return True before the first event: no file, or one that nothing was written to."""
+    def _read(self, query: str, *arguments: str) -> list[Event]:
         try:
-            return self.path.stat().st_size == 0
+            self.path.stat()
         except FileNotFoundError:
-            return True
+            return []
         except OSError as error:
             raise UnreachableError(f"journal {self.path}: {error.strerror}") from error
+        with self._open() as connection:
+            if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+                return []  # a crash came between making the file and its first event
+            return _select(connection, query, *arguments)
 
     def _make_file(self) -> None:
         try:
@@ -182,20 +180,8 @@ class Journal:
             raise UnreachableError(f"journal {self.path}: {error}") from error
 
 
-def _find(connection: sqlite3.Connection, event_id: str) -> Event | None:
-    row = connection.execute(
-        "SELECT seq, prev, body, hash FROM events"
-        " WHERE json_extract(CAST(body AS TEXT), '$.id') = ?",
-        (event_id,),
-    ).fetchone()
-    return _event(row) if row else None
-
-
-def _last(connection: sqlite3.Connection) -> Event | None:
-    row = connection.execute(
-        "SELECT seq, prev, body, hash FROM events ORDER BY seq DESC LIMIT 1"
-    ).fetchone()
-    return _event(row) if row else None
+def _select(connection: sqlite3.Connection, query: str, *arguments: str) -> list[Event]:
+    return [_event(row) for row in connection.execute(query, arguments)]
 
 
 def _event(row: tuple[int, object, object, object]) -> Event:

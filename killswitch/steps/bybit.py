@@ -1,66 +1,15 @@
 """Bybit: delete the bots' keys, cancel what is open with a held key, the own key last."""
-# ruff: noqa: D102 (the protocol's docstring says what its names do not)
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Final, Literal, Protocol, TypeAlias
+from typing import ClassVar, Final, Literal
 
 from killswitch.errors import RefusedError
 from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
+from killswitch.steps.bybit_port import Account, DeadKeyError, Exchange, Listed
 
-# What one cancel-all reaches: category, "settleCoin" or "symbol" or "", its value, orderFilter.
-Sweep: TypeAlias = tuple[str, str, str, str]
 WEB: Final = "https://www.bybit.com/app/user/api-management"
-
-
-class DeadKeyError(RefusedError):
-    """The key answers as if it had never existed (10003 or HTTP 401)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """Ids as listed; `missing` says what could not be seen, for good if `lasting`."""
-
-    ids: tuple[str, ...] = ()
-    missing: str = ""
-    lasting: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What a key sees if it still `answers`: open orders per sweep, positions (or why none)."""
-
-    answers: bool = False
-    orders: Mapping[Sweep, int] = field(default_factory=dict)
-    positions: tuple[str, ...] = ()
-    no_positions: str = ""
-    missing: str = ""
-    lasting: bool = False
-
-
-class Exchange(Protocol):
-    """A master key, and the keys held in its sub accounts by uid; uid "" is its own account.
-
-    `own_trades` raises RefusedError unless the own key is a master key that may write.
-    `spent`: killswitch had that key deleted after its last clean look. `prove` shows by query-api
-    that a key may do its part. `label` is an id's last characters, four or more.
-    """
-
-    own_id: str
-    held_ids: Mapping[str, str]
-
-    def own_trades(self) -> bool: ...
-    def spent(self, uid: str) -> bool: ...
-    def prove(self, uid: str) -> Receipt: ...
-    def label(self, uid: str, key_id: str) -> str: ...
-    def sub_uids(self) -> Listed: ...
-    def sub_keys(self, uid: str) -> Listed: ...
-    def account(self, uid: str) -> Account: ...
-    def each(self, look: Callable[[str], Plan], uids: Iterable[str]) -> list[Plan]: ...
-    def delete_sub_key(self, uid: str, key_id: str) -> Receipt: ...
-    def delete_own_key(self) -> Receipt: ...
-    def cancel_orders(self, uid: str, sweeps: Iterable[Sweep]) -> Receipt: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,85 +7,19 @@ list of pods is empty, in a namespace that is known to exist.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
-from typing import ClassVar, Final, Protocol, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from killswitch.errors import VendorError
 from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
+from killswitch.steps import kubernetes_notes as say
+from killswitch.steps.kubernetes_port import LOCK, Cluster, Lock, Pod, Writes
 
-LOCK: Final = "killswitch-lock"
 KINDS: Final = ("deployments", "statefulsets")
-OVERDUE_S: Final = 5.0
 LATCH, DELETE, SCALE, SWEEP = 1, 2, 3, 4
 Item = Action | Blind | Clear | Note
 Deed = Callable[[], Receipt]
 T = TypeVar("T")
-
-
-class Lock(StrEnum):
-    """What was found of the quota that keeps pods out; only IN_FORCE does."""
-
-    MISSING = "missing"
-    OTHER = "there, with another spec"
-    PENDING = "there, not in force yet"
-    IN_FORCE = "in force"
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """One pod. `overdue_s`: how long ago it should have ended, by the cluster's own clock."""
-
-    name: str
-    node: str = ""
-    ending: bool = False
-    overdue_s: float = 0.0
-
-    def __str__(self) -> str:
-        return f"{self.name} on {self.node or 'no node'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """A Deployment or StatefulSet: how many pods it asks for, and who may set that back."""
-
-    name: str
-    replicas: int
-    owner: str = ""
-
-
-class Writes(Protocol):
-    """The three changes, for real or as dry runs; each is safe to repeat."""
-
-    def lock(self, namespace: str) -> Receipt:
-        """Create or mend the quota."""
-
-    def delete_pods(self, namespace: str) -> Receipt:
-        """Ask every pod to end now."""
-
-    def scale_to_zero(self, namespace: str, kind: str, name: str) -> Receipt:
-        """Ask for no pod any more."""
-
-
-class Cluster(Protocol):
-    """What the step needs; a namespace that does not exist has no quota and lists as empty."""
-
-    @property
-    def writes(self) -> Writes:
-        """The changes, for real."""
-
-    @property
-    def rehearsal(self) -> Writes:
-        """The same requests as dry runs: they prove the permission and change nothing."""
-
-    def lock_state(self, namespace: str) -> Lock:
-        """Read the quota."""
-
-    def pods(self, namespace: str) -> Sequence[Pod]:
-        """List the pods, finished ones too."""
-
-    def workloads(self, namespace: str, kind: str) -> Sequence[Workload]:
-        """List the Deployments or the StatefulSets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +65,7 @@ class StopTrading:
     def _quota(self, namespace: str, lock: Lock) -> list[Item]:
         target = f"{namespace}/quota"
         if lock is Lock.IN_FORCE:
-            unlock = f"kubectl --namespace {namespace} delete resourcequota {LOCK}"
-            text = f"no pod can start in {namespace} until the quota {LOCK} is deleted"
-            return [
-                Clear(target, f"{LOCK} allows no pod, and is in force"),
-                Note("latch", text, hint=unlock),
-            ]
+            return [Clear(target, f"{LOCK} allows no pod, and is in force"), say.latch(namespace)]
         # What is stored but not yet in force is waited for; it must not hold up the deletes.
         phase = SWEEP if lock is Lock.PENDING else LATCH
         deeds = self._both(lambda to: to.lock(namespace))
@@ -151,11 +80,11 @@ class StopTrading:
 
         def delete(to: Writes) -> Receipt:
             receipt = to.delete_pods(namespace)
-            return Receipt(f"{receipt.summary}: {_names(pods)}", receipt.evidence)
+            return Receipt(f"{receipt.summary}: {say.names(pods)}", receipt.evidence)
 
         ending = all(pod.ending for pod in pods)
         verb, phase = ("delete again", SWEEP) if ending else ("delete", DELETE)
-        late = [_late(namespace, pod) for pod in pods if pod.overdue_s > OVERDUE_S]
+        late = [say.stuck(namespace, pod) for pod in pods if pod.overdue_s > say.OVERDUE_S]
         return [Action(verb, target, *self._both(delete), phase=phase, amount=len(pods)), *late]
 
     def _workloads(self, namespace: str, kind: str, lock: Lock | None, *, held: bool) -> list[Item]:
@@ -167,7 +96,7 @@ class StopTrading:
             target = f"{namespace}/{kind}/{workload.name}"
             wish = f"asks for {workload.replicas or 'no'} pods"
             if workload.owner or (held and workload.replicas):
-                found.append(_may_return(target, workload))
+                found.append(say.may_return(target, workload))
             if held and workload.replicas:
                 # Something scales it back for ever; what counts is that no pod comes of it.
                 found.append(Clear(target, f"{wish}, kept out by a quota"))
@@ -198,21 +127,6 @@ def _try(read: Callable[[], T]) -> T | VendorError:
 def _exists(lock: Lock | None) -> bool:
     """Return True when a quota was seen: a namespace that is missing lists as empty, too."""
     return lock not in {None, Lock.MISSING}
-
-
-def _names(pods: Sequence[Pod], most: int = 8) -> str:
-    more = f" and {len(pods) - most} more" if len(pods) > most else ""
-    return ", ".join(str(pod) for pod in pods[:most]) + more
-
-
-def _late(namespace: str, pod: Pod) -> Note:
-    text = f"pod {namespace}/{pod} did not end in time: its process may run on"
-    return Note("stuck", text, hint="look at the node, or power it off; the keys are what counts")
-
-
-def _may_return(target: str, workload: Workload) -> Note:
-    text = f"{target} is scaled by {workload.owner or 'something'}, which may ask for pods again"
-    return Note("reconciler", text, hint="suspend it there before the quota is deleted")
 
 
 def _scale(

@@ -10,13 +10,14 @@ import pytest
 from werkzeug.wrappers import Request, Response
 
 from killswitch.clients.bybit import BybitClient, Credential
-from killswitch.clients.bybit_wire import MAX_BODY, Pace
+from killswitch.clients.bybit_pace import Pace
+from killswitch.clients.bybit_wire import MAX_BODY
 from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
 from killswitch.sandbox.bybit import BybitServer
 from killswitch.sandbox.bybit_books import TRADE_RIGHTS, Key, Order
 from killswitch.sandbox.server import VendorServer
 from killswitch.secret import Secret
-from killswitch.steps.bybit import DeadKeyError
+from killswitch.steps.bybit_port import DeadKeyError
 
 
 class Canned(VendorServer):

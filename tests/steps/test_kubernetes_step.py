@@ -7,7 +7,8 @@ import pytest
 
 from killswitch.errors import RefusedError, UnreachableError, VendorError
 from killswitch.model import Action, Plan, Receipt
-from killswitch.steps.kubernetes import Lock, Pod, StopTrading, Workload
+from killswitch.steps.kubernetes import StopTrading
+from killswitch.steps.kubernetes_port import Lock, Pod, Workload
 
 
 @dataclass

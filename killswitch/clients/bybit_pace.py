@@ -1,0 +1,87 @@
+"""How calls to Bybit are spread: several at once, and no faster than its limits allow."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar
+
+from killswitch.errors import UnreachableError
+
+S = TypeVar("S")
+T = TypeVar("T")
+# Calls a second, a fifth under Bybit's limit per account.
+PACES: Final[Mapping[str, int]] = {
+    "get_api_key_information": 8,
+    "get_sub_uid_list": 8,
+    "get_sub_uid_list_unlimited": 4,
+    "get_all_sub_api_keys": 8,
+    "delete_sub_api_key": 4,
+    "delete_master_api_key": 4,
+    "get_open_orders": 40,
+    "get_positions": 40,
+    "cancel_all_orders": 8,
+    "cancel_all_orders option": 1,
+}
+
+
+class Paces:
+    """The pace of every method on every account; "cancel_all_orders option" has its own."""
+
+    def __init__(self) -> None:
+        self._paces: dict[tuple[str, str], Pace] = {}
+        self._lock = threading.Lock()
+
+    def of(self, uid: str, method: str, category: object) -> "Pace":
+        """Return the pace for one call."""
+        own_pace = f"{method} {category}"
+        key = own_pace if own_pace in PACES else method
+        with self._lock:
+            return self._paces.setdefault((uid, key), Pace(PACES[key]))
+
+
+class Pace:
+    """Lets at most `per_second` calls start in any second; a wait beyond `longest_s` is refused."""
+
+    def __init__(self, per_second: int, *, longest_s: float = 10.0) -> None:
+        self._starts: deque[float] = deque(maxlen=per_second)
+        self._longest_s = longest_s
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Wait for a turn."""
+        with self._lock:
+            now = time.monotonic()
+            full = len(self._starts) == self._starts.maxlen
+            start = max(now, self._starts[0] + 1.0) if full else now
+            if start - now > self._longest_s:
+                raise UnreachableError("too many calls are waiting for bybit's rate limit")
+            self._starts.append(start)
+        time.sleep(start - now)
+
+
+def side_by_side(look: Callable[[S], T], items: Iterable[S], *, at_once: int = 8) -> list[T]:
+    """Return look(item) of every item in order, made in up to `at_once` daemon threads."""
+    todo = deque(enumerate(items))
+    done: dict[int, T] = {}
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        while not failed:
+            try:
+                number, item = todo.popleft()
+            except IndexError:
+                return
+            try:
+                done[number] = look(item)
+            except BaseException as error:  # noqa: BLE001 (raised again by the caller's thread)
+                failed.append(error)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(todo)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    return [done[number] for number in sorted(done)]
