@@ -64,7 +64,7 @@ def _result(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _times(key: str, value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_result(item) if isinstance(item, dict) else item for item in value]
     return _rounded(value) if key.endswith("_s") else value
 

@@ -112,9 +112,11 @@ class _Halt:
         """Record, halt, look again, tell, conclude."""
         yield from self._record_order()
         wave = [self._begin(step, self._intent_for(step)) for step in self._job.steps]
-        yield from self._until(self._work_end, lambda: _at_rest(wave))
         if self._job.intent is Intent.PERFORM:
             yield from self._look_again(wave)
+            self._doubt_what_is_stale(wave)
+        else:
+            yield from self._until(self._work_end, lambda: _at_rest(wave))
         for task in wave:
             task.close()
         brief = 4 * self._limits.intent_s
@@ -145,20 +147,49 @@ class _Halt:
             yield from self._until(limit, lambda: any(_good([task]) for task in tasks))
 
     def _look_again(self, wave: list[Task]) -> Generator[Wait, Event, None]:
-        """After a pause read everything once more; what came back is ended again."""
-        for second_look in range(self._limits.second_looks):
-            if self._pressed >= Pressed.TWICE:
-                return
-            again = [task for task in wave if _worth_another_look(task, second_look)]
-            if not again:
-                return
-            pause_end = self._now + self._limits.stay_down_s
-            yield from self._until(min(pause_end, self._work_end), lambda: False)
-            if self._now >= self._work_end or self._pressed >= Pressed.TWICE:
-                return
-            for task in again:
+        """Read everything once more, each step after a pause of its own.
+
+        A step looks again `stay_down_s` after the last action of all, so that what one system
+        brings back into another is seen; but a step that hangs or acts for ever does not keep
+        the others waiting for more than three pauses.
+        """
+        contained = [task for task in wave if not task.ledger.evidence]
+        while self._pressed < Pressed.TWICE:
+            due = [task for task in contained if self._due(task, contained) <= self._now]
+            for task in due:
                 self._outbox += task.resume(self._now)
-            yield from self._until(self._work_end, lambda: _at_rest(wave))
+            if _at_rest(wave) and not self._next_due(contained):
+                return
+            if self._now >= self._work_end:
+                return
+            until = min([*self._next_due(contained), self._work_end])
+            resting = _resting(contained)
+            yield from self._until(until, lambda: _resting(contained) != resting)
+
+    def _doubt_what_is_stale(self, wave: list[Task]) -> None:
+        """Take back the word of a step that was not looked at after the last action of all."""
+        contained = [task for task in wave if not task.ledger.evidence]
+        if not _good(contained):
+            return
+        acted = max((task.ledger.last_act for task in contained), default=-math.inf)
+        for task in contained:
+            if task.ledger.looked_since < acted:
+                task.ledger.doubt()
+
+    def _due(self, task: Task, contained: list[Task]) -> float:
+        """Return when `task` is to look again; never, if there is no need to."""
+        if task.state is not State.RESTING or task.rests > self._limits.second_looks:
+            return math.inf
+        acted = max(other.ledger.last_act for other in contained)
+        pause = self._limits.stay_down_s
+        if task.rests > 1:
+            stale = task.ledger.looked_since < acted and _at_rest(contained)
+            if not task.ledger.clean or (task.ledger.confirmed and not stale):
+                return math.inf
+        return min(max(task.rested_at, acted) + pause, task.rested_at + 3 * pause)
+
+    def _next_due(self, contained: list[Task]) -> list[float]:
+        return [due for task in contained if (due := self._due(task, contained)) < math.inf]
 
     def _finish(
         self, make: Callable[[HaltReport], Sequence[Step]], *, until: float
@@ -233,11 +264,8 @@ def _at_rest(tasks: Sequence[Task]) -> bool:
     return all(task.state is not State.WORKING for task in tasks)
 
 
-def _worth_another_look(task: Task, second_look: int) -> bool:
-    if task.state is not State.RESTING:
-        return False
-    # What is still live gets one more chance; what was clean is looked at until confirmed.
-    return second_look == 0 or (task.ledger.clean and not task.ledger.confirmed)
+def _resting(tasks: Sequence[Task]) -> int:
+    return sum(task.state is State.RESTING for task in tasks)
 
 
 def _good(tasks: Sequence[Task]) -> bool:

@@ -1,5 +1,7 @@
 """What one step has seen and tried, and the verdict that follows: the only place that says so."""
 
+import math
+
 from killswitch.model import (
     Action,
     Attempt,
@@ -43,6 +45,10 @@ class Ledger:
         self.look_error_lasting = False
         self.clean_since: float | None = None
         """When the newest unbroken row of clean looks began, in the driver's seconds."""
+        self.last_act = -math.inf
+        """When the newest action that was answered well came back."""
+        self.looked_since = -math.inf
+        """When the newest look that was answered began."""
         self._known = known
         self._origin = origin
         self._records: dict[str, Record] = {}
@@ -113,6 +119,7 @@ class Ledger:
         """Take in one look that answered."""
         self._time(started, ended)
         self._looks += 1
+        self.looked_since = started
         self.plan = plan
         self.look_error = ""
         for note in plan.notes:
@@ -146,6 +153,7 @@ class Ledger:
         """Take in one answer to an action."""
         self._time(started, ended)
         record = self._records[action.target]
+        self.last_act = max(self.last_act, ended)
         record.acted = True
         record.broke = ""
         record.refused = False
@@ -177,6 +185,11 @@ class Ledger:
                 error=problem,
             )
         )
+
+    def doubt(self) -> None:
+        """Take back what was confirmed: it was seen too early."""
+        for record in self._records.values():
+            record.clear_rests = min(record.clear_rests, 1)
 
     def rested(self) -> None:
         """Take note that the step came to rest: a second clean rest confirms the first."""

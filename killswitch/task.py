@@ -62,6 +62,8 @@ class Task:
         self.state = State.WORKING
         self.wake = math.inf
         """When the task wants to be woken although nothing came back."""
+        self.rests = 0
+        self.rested_at = origin
         self._step = step
         self._intent = intent
         self._ids = ids
@@ -154,6 +156,8 @@ class Task:
                 self.wake = now + seconds
             case Rest():
                 self.state = State.RESTING
+                self.rests += 1
+                self.rested_at = now
             case _:
                 assert_never(ask)
         return []

@@ -15,7 +15,7 @@ def line_of(text: str, where: Place) -> int:
     """Return the line (from 1) of a key or table; the nearest table above it when unsure."""
     best = 1
     for number, place in _places(text):
-        if place == where:
+        if place[: len(where)] == where:  # itself, or the first thing within it
             return number
         if place == where[: len(place)]:
             best = number

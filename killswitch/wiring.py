@@ -3,15 +3,14 @@
 Nothing here fails for all: a section that cannot be built becomes a unit whose step says why.
 """
 
-import ipaddress
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import assert_never
-from urllib.parse import urlsplit
 
 from killswitch.config import Config, System
-from killswitch.errors import ConfigError, RefusedError, VendorError
+from killswitch.errors import RefusedError, VendorError
+from killswitch.loopback import demand_loopback
 from killswitch.model import Plan, Step
 from killswitch.secret import Secret
 from killswitch.sections import (
@@ -120,7 +119,7 @@ def units(config: Config, sources: Sources, ended: Ended = _nothing_ended) -> tu
         ConfigError: a sandbox configuration names a host that is not loopback.
     """
     if config.sandbox is not None:
-        _demand_loopback(config)
+        demand_loopback(config)
     return tuple(_unit(config, system, sources, ended) for system in config.systems)
 
 
@@ -177,6 +176,7 @@ def _kubernetes(config: Config, section: KubernetesSection) -> Unit:
         kubeconfig=config.resolve(section.kubeconfig),
         context=section.context,
         grace_s=section.grace_s,
+        only_loopback=config.sandbox is not None,
     )
 
     def build(may_write: bool, _message: Message) -> Step:
@@ -282,41 +282,3 @@ def _telegram(section: TelegramSection, sources: Sources) -> Unit:
 
 def _ca(config: Config, ca_file: str) -> str | None:
     return str(config.resolve(ca_file)) if ca_file else None
-
-
-def _demand_loopback(config: Config) -> None:
-    for system in config.systems:
-        for address in _addresses(system.section):
-            if not _is_loopback(urlsplit(address).hostname or ""):
-                raise ConfigError(
-                    f"the sandbox may only reach this machine, and {system.kind} "
-                    f"{system.name} is at {urlsplit(address).hostname}",
-                    hint="use a configuration without [sandbox] for real systems",
-                )
-
-
-def _addresses(section: SystemSection | None) -> Iterable[str]:
-    match section:
-        case None:
-            return ()
-        case KubernetesSection():
-            return ()  # the address stands in the kubeconfig, which its client reads
-        case BybitSection():
-            return (section.url,)
-        case KakuninSection():
-            return (section.base_url,)
-        case VaultSection():
-            return (section.address,)
-        case TelegramSection():
-            return (section.base_url,)
-        case _:
-            assert_never(section)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -83,6 +83,8 @@ def test_bytes_of_the_command_line_that_are_no_text_do_not_stop_a_halt(field: st
 
 def test_a_secret_typed_into_the_reason_is_masked_before_it_is_signed() -> None:
     Secret("typed-by-mistake-5512")
-    made = order(reason="token typed-by-mistake-5512 leaked", scope=("vault typed-by-mistake-5512",))
+    made = order(
+        reason="token typed-by-mistake-5512 leaked", scope=("vault typed-by-mistake-5512",)
+    )
     assert made.reason == f"token {MASK} leaked"
     assert made.scope == (f"vault {MASK}",)

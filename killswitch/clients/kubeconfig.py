@@ -88,8 +88,11 @@ class Access:
     tls_server_name: str | None
 
 
-def load(path: Path, context: str) -> Access:
-    """Read `context` of the kubeconfig at `path`; RefusedError says what it may not hold."""
+def load(path: Path, context: str, *, only_loopback: bool = False) -> Access:
+    """Read `context` of the kubeconfig at `path`; RefusedError says what it may not hold.
+
+    With `only_loopback` a server on another machine is refused before any credential is read.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(_LARGEST)
@@ -97,6 +100,11 @@ def load(path: Path, context: str) -> Access:
         raise RefusedError(f"cannot read the kubeconfig {path}: {error.strerror}") from None
     cluster, user_name, user = _choose(_parse(raw, path), context)
     _remember(user)
+    host = urlsplit(cluster.server).hostname or "no host"
+    if only_loopback and not is_loopback(host):
+        raise RefusedError(
+            f"the sandbox may only reach this machine, and the kubeconfig names {host}"
+        )
     for key, value in (
         ("exec", user.exec),
         ("auth-provider", user.auth_provider),

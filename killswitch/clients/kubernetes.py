@@ -48,6 +48,7 @@ class KubernetesClient:
         context: its name in that file.
         grace_s: how long a pod may take to end, whole seconds, at least 1.
         timeout_s: for connecting, and for each read of an answer.
+        only_loopback: for the sandbox: `warm` and `login` refuse a server on another machine.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class KubernetesClient:
         context: str,
         grace_s: int = 1,
         timeout_s: tuple[float, float] = (3, 5),
+        only_loopback: bool = False,
     ) -> None:
         if grace_s < 1:
             raise ValueError("grace_s must be at least 1: a forced delete hides what still runs")
@@ -64,6 +66,7 @@ class KubernetesClient:
         self._kubeconfig = kubeconfig
         self._context = context
         self._timeout_s = timeout_s
+        self._only_loopback = only_loopback
         self._mutex = Mutex()
         self._line: tuple[Line, Access] | None = None
         self._may_write: bool | None = None
@@ -153,7 +156,7 @@ class KubernetesClient:
     def _connect(self) -> tuple[Line, Access]:
         with self._mutex:
             if self._line is None:
-                access = load(self._kubeconfig, self._context)
+                access = load(self._kubeconfig, self._context, only_loopback=self._only_loopback)
                 self._line = (Line(access, self._timeout_s), access)
             return self._line
 

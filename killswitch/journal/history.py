@@ -1,6 +1,6 @@
 """What the journal remembers that a new order needs: targets seen, drills held, halts open."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -22,6 +22,13 @@ KEY_REMOVED: Final = "key.removed"
 class _Target(msgspec.Struct):
     target: str
     outcome: str
+    live: bool = False
+    attempts: list[object] = []
+
+    @property
+    def seen_live(self) -> bool:
+        # Only what was live is acted on: also when every reply was lost, or the time ran out.
+        return self.live or bool(self.attempts) or self.outcome == Outcome.VERIFIED
 
 
 class _Result(msgspec.Struct):
@@ -69,12 +76,13 @@ class History:
         self._bodies = [body for event in events if (body := _body(event)) is not None]
 
     def seen(self) -> Mapping[tuple[str, str], frozenset[str]]:
-        """Return, per (step, system), the targets that an earlier run saw live and acted on."""
-        return self._targets({Outcome.VERIFIED, Outcome.REHEARSED}, COMPLETED, DRILL_COMPLETED)
+        """Return, per (step, system), the targets that an earlier run saw live."""
+        return self._targets(lambda target: target.seen_live, COMPLETED, DRILL_COMPLETED)
 
     def ended(self) -> Mapping[tuple[str, str], frozenset[str]]:
         """Return, per (step, system), the targets that an earlier halt read back as ended."""
-        return self._targets({Outcome.VERIFIED, Outcome.ALREADY}, COMPLETED)
+        ended = {Outcome.VERIFIED, Outcome.ALREADY}
+        return self._targets(lambda target: target.outcome in ended, COMPLETED)
 
     def last_drill(self) -> PastDrill | None:
         """Return the newest drill that passed; when none did, the newest; or None."""
@@ -106,12 +114,12 @@ class History:
         return [body for body, _ in self._completed(COMPLETED, DRILL_COMPLETED)]
 
     def _targets(
-        self, outcomes: set[Outcome], *types: str
+        self, chosen: Callable[[_Target], bool], *types: str
     ) -> Mapping[tuple[str, str], frozenset[str]]:
         found: dict[tuple[str, str], set[str]] = {}
         for _, completed in self._completed(*types):
             for result in completed.results:
-                targets = {t.target for t in result.targets if t.outcome in outcomes}
+                targets = {target.target for target in result.targets if chosen(target)}
                 found.setdefault((result.step, result.system), set()).update(targets)
         return {key: frozenset(targets) for key, targets in found.items()}
 

@@ -197,11 +197,15 @@ def _bytes(stored: object) -> bytes:
 def _redacted(value: Any) -> Any:
     match value:
         case str():
-            # Half a character, as some answers hold, must not cost the whole event.
-            return redact(value.encode(errors="replace").decode())
+            return _text(value)
         case dict():
-            return {redact(str(key)): _redacted(item) for key, item in value.items()}
+            return {_text(str(key)): _redacted(item) for key, item in value.items()}
         case list() | tuple():
             return [_redacted(item) for item in value]
         case _:
             return value
+
+
+def _text(value: str) -> str:
+    # Half a character, as some answers hold, must not cost the whole event.
+    return redact(value.encode(errors="replace").decode())

@@ -1,7 +1,5 @@
 """A loopback Bybit V5: keys, sub accounts, orders; it checks what Bybit checks, in that order."""
 
-import hashlib
-import hmac
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -9,8 +7,8 @@ from typing import Any, ClassVar
 
 from werkzeug.wrappers import Request, Response
 
+from killswitch.sandbox import bybit_trading as trading
 from killswitch.sandbox.bybit_books import (
-    FUTURES,
     MASTER,
     TRADE_RIGHTS,
     Books,
@@ -18,19 +16,16 @@ from killswitch.sandbox.bybit_books import (
     Key,
     NoError,
     Order,
-    may_trade,
-    narrowed,
     need,
     page_of,
     parameters_of,
-    reaches,
     seeded,
     shown,
 )
+from killswitch.sandbox.bybit_signature import check_signature
 from killswitch.sandbox.server import VendorServer
 
 SKEW_S = 30.0
-FUTURES_BATCH = 500
 
 
 class BybitServer(VendorServer):
@@ -121,7 +116,7 @@ class BybitServer(VendorServer):
         try:
             key = self._key(request)
             payload = request.query_string if method == "GET" else body
-            self._check_signature(request, key, payload)
+            check_signature(request.headers, key, payload, self._now_ms())
             caller = Caller(key, parameters_of(method, payload))
             headers = self._count(key, request.path, caller, limit)
             if headers["X-Bapi-Limit-Status"] == "-1":
@@ -145,22 +140,6 @@ class BybitServer(VendorServer):
         if key.expired or ("key-expired" in self.traps and key.id == self.master_key):
             raise NoError(33004, "Your api key has expired.")
         return key
-
-    def _check_signature(self, request: Request, key: Key, payload: bytes) -> None:
-        stamp = request.headers.get("X-BAPI-TIMESTAMP", "")
-        window = request.headers.get("X-BAPI-RECV-WINDOW", "5000")
-        now = self._now_ms()
-        if not (stamp.isdigit() and window.isdigit()) or not (
-            now - int(window) <= int(stamp) < now + 1000
-        ):
-            times = f"req_timestamp[{stamp}],server_timestamp[{now}],recv_window[{window}]"
-            raise NoError(10002, f"invalid request, please check your server timestamp. {times}")
-        signed = f"{stamp}{key.id}{window}".encode() + payload
-        want = hmac.new(key.secret.encode(), signed, hashlib.sha256).hexdigest()
-        given = request.headers.get("X-BAPI-SIGN", "")
-        if not hmac.compare_digest(want.encode(), given.encode()):
-            origin = signed.decode(errors="replace")
-            raise NoError(10004, f"error sign! origin_string[{origin}]")
 
     def _count(self, key: Key, path: str, caller: Caller, limit: int) -> dict[str, str]:
         category = caller.text("category")
@@ -250,61 +229,18 @@ class BybitServer(VendorServer):
         return {}
 
     def _orders(self, caller: Caller) -> dict[str, Any]:
-        category = caller.text("category")
-        need(may_trade(caller.key, category))
-        if category == "linear" and not narrowed(caller):
-            raise NoError(10001, "symbol, baseCoin or settleCoin is required")
-        page, cursor = page_of(self._matching(caller), caller, most=50)
-        orders = [
-            {
-                "orderId": it.id,
-                "symbol": it.symbol,
-                "side": "Buy",
-                "orderType": "Limit",
-                "orderStatus": "New" if it.kind == "Order" else "Untriggered",
-                "stopOrderType": "" if it.kind == "Order" else "Stop",
-                "qty": "0.01",
-                "price": "10000",
-            }
-            for it in page
-        ]
-        return {"category": category, "list": orders, "nextPageCursor": cursor}
+        return trading.open_orders(self.books, caller, self.clock())
 
     def _cancel_all(self, caller: Caller) -> dict[str, Any]:
-        category = caller.text("category")
-        need(not caller.key.read_only and may_trade(caller.key, category))
-        if category in FUTURES and not narrowed(caller):
-            raise NoError(10001, "symbol, baseCoin or settleCoin is required")
-        batch = FUTURES_BATCH if category in FUTURES else None
-        reached = self._matching(caller)[:batch]
-        if "cancel-lies" not in self.traps:
-            for order in reached:
-                order.gone_at = order.gone_at or self.clock() + self.vanish_s
+        now = self.clock()
+        gone_at = None if "cancel-lies" in self.traps else now + self.vanish_s
+        answer = trading.cancel_all(self.books, caller, now, gone_at=gone_at)
         if self._springs("order-placed"):
             self.books.orders.append(Order("o-late", caller.key.uid, "linear", "SOLUSDT"))
-        return {"list": [{"orderId": order.id} for order in reached], "success": "1"}
+        return answer
 
     def _positions(self, caller: Caller) -> dict[str, Any]:
-        category = caller.text("category")
-        need(may_trade(caller.key, category))
-        if category == "linear" and not narrowed(caller):
-            raise NoError(10001, "symbol or settleCoin is required")
-        positions = [
-            {"symbol": it.symbol, "side": it.side, "size": it.size, "positionIdx": 0}
-            for it in self.books.positions
-            if it.uid == caller.key.uid and it.category == category and reaches(caller, it)
-        ]
-        return {"category": category, "list": positions, "nextPageCursor": ""}
-
-    def _matching(self, caller: Caller) -> list[Order]:
-        category = caller.text("category")
-        # Without a filter, spot means plain orders only and every other category means all.
-        kind = caller.text("orderFilter", "Order" if category == "spot" else "")
-        return [
-            order
-            for order in self.books.open_orders(self.clock(), [caller.key.uid])
-            if order.category == category and kind in {"", order.kind} and reaches(caller, order)
-        ]
+        return trading.positions(self.books, caller)
 
     def _springs(self, trap: str) -> bool:
         """Whether a trap that works once works now."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import Final
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -34,6 +34,7 @@ from killswitch.authority.ring import (
     write_private,
 )
 from killswitch.errors import ConfigError
+from killswitch.sandbox.softkey_requests import Descriptor, GetAssertion, MakeCredential, decode
 
 Touch = Callable[[threading.Event], bool | None]
 """Waits for a person, or for the event that calls the request off.
@@ -116,8 +117,8 @@ class SoftKey:
             0x0A: [{"alg": ES256.ALGORITHM, "type": "public-key"}],
         }
 
-    def make_credential(self, request: "_Make", await_touch: Callable[[], None]) -> Answer:
-        """Make a credential and attest it with itself (section 6.1)."""
+    def make_credential(self, request: MakeCredential, await_touch: Callable[[], None]) -> Answer:
+        """MakeCredential a credential and attest it with itself (section 6.1)."""
         if request.pin_auth is not None:
             raise CtapError(_ERR.PIN_NOT_SET)
         if ES256.ALGORITHM not in [one.get("alg") for one in request.parameters]:
@@ -144,7 +145,7 @@ class SoftKey:
         statement = {"alg": ES256.ALGORITHM, "sig": _sign(private, signed + request.digest)}
         return {0x01: "packed", 0x02: signed, 0x03: statement}
 
-    def get_assertion(self, request: "_Get", await_touch: Callable[[], None]) -> Answer:
+    def get_assertion(self, request: GetAssertion, await_touch: Callable[[], None]) -> Answer:
         """Sign for one of the listed credentials (section 6.2); with `up` false, without touch."""
         if request.pin_auth is not None:
             raise CtapError(_ERR.PIN_NOT_SET)
@@ -170,9 +171,9 @@ class SoftKey:
             case Ctap2.CMD.GET_INFO:
                 return self.get_info()
             case Ctap2.CMD.MAKE_CREDENTIAL:
-                return self.make_credential(_decode(body, _Make), await_touch)
+                return self.make_credential(decode(body, MakeCredential), await_touch)
             case Ctap2.CMD.GET_ASSERTION:
-                return self.get_assertion(_decode(body, _Get), await_touch)
+                return self.get_assertion(decode(body, GetAssertion), await_touch)
             case Ctap2.CMD.SELECTION:
                 await_touch()
                 return {}
@@ -196,7 +197,7 @@ class SoftKey:
         return nonce + AESGCM(self._master).encrypt(nonce, scalar, rp_hash)
 
     def _known(
-        self, descriptors: list["_Descriptor"], rp_hash: bytes
+        self, descriptors: list[Descriptor], rp_hash: bytes
     ) -> tuple[bytes, ec.EllipticCurvePrivateKey] | None:
         for credential_id in (descriptor.id for descriptor in descriptors):
             nonce, wrapped = credential_id[:_NONCE_BYTES], credential_id[_NONCE_BYTES:]
@@ -252,55 +253,6 @@ class SoftKeyDevice(CtapDevice):
 class _State:
     master: bytes = field(repr=False)
     counter: int
-
-
-class _Rp(msgspec.Struct, frozen=True):
-    id: str
-
-
-class _Descriptor(msgspec.Struct, frozen=True):
-    id: bytes
-
-
-class _Options(msgspec.Struct, frozen=True):
-    rk: bool | None = None
-    uv: bool = False
-    up: bool = True
-
-
-class _Make(msgspec.Struct, frozen=True):
-    digest: bytes = msgspec.field(name="1")
-    rp: _Rp = msgspec.field(name="2")
-    user: dict[str, object] = msgspec.field(name="3")
-    parameters: list[dict[str, object]] = msgspec.field(name="4")
-    excluded: list[_Descriptor] = msgspec.field(name="5", default_factory=list)
-    options: _Options = msgspec.field(name="7", default=_Options())
-    pin_auth: bytes | None = msgspec.field(name="8", default=None)
-
-
-class _Get(msgspec.Struct, frozen=True):
-    rp_id: str = msgspec.field(name="1")
-    digest: bytes = msgspec.field(name="2")
-    allowed: list[_Descriptor] = msgspec.field(name="3", default_factory=list)
-    options: _Options = msgspec.field(name="5", default=_Options())
-    pin_auth: bytes | None = msgspec.field(name="6", default=None)
-
-
-_Request = TypeVar("_Request", _Make, _Get)
-
-
-def _decode(raw: bytes, kind: type[_Request]) -> _Request:
-    try:
-        fields = {str(key): value for key, value in cast("Answer", cbor.decode(raw)).items()}
-    # All that the decoder throws at bytes that are not a CBOR map.
-    except (ValueError, TypeError, LookupError, AttributeError, struct.error, RecursionError):
-        raise CtapError(_ERR.INVALID_CBOR) from None
-    try:
-        return msgspec.convert(fields, kind)
-    except msgspec.ValidationError as error:
-        missing = "missing required field" in str(error)
-        code = _ERR.MISSING_PARAMETER if missing else _ERR.CBOR_UNEXPECTED_TYPE
-        raise CtapError(code) from None
 
 
 def _read(path: Path) -> _State:

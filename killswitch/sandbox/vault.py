@@ -70,7 +70,7 @@ class VaultServer(VendorServer):
         "token-revoked": "the token was revoked",
         "rate-limited": "answers 429 for a second, after the first five requests",
         "wrong-mount": "the mount was renamed: nothing is found under its old path",
-        "wrong-version": "the mount is version 1 although it says that it is version 2",
+        "wrong-version": "the mount is version 1: below metadata/ and data/ there is nothing",
         "redirect": "sends every request that has a token to another address",
         "lost-reply": "deletes, and cuts the connection instead of answering",
         "half-erased": "the mount was unmounted half: unreadable, listed, its data still there",
@@ -217,7 +217,7 @@ class VaultServer(VendorServer):
         """Bring the books to what the traps say now."""
         for mount in [self.mounts[path] for path in self._seeded & set(self.mounts)]:
             mount.moved_to = f"renamed-{mount.path}" if "wrong-mount" in self.traps else ""
-            mount.claims = 2 if "wrong-version" in self.traps else 0
+            mount.claims = 1 if "wrong-version" in self.traps else 0
             mount.tainted = "half-erased" in self.traps
         words = ("list", "delete")
         self.tokens.withheld = {word for word in words if f"forbidden-{word}" in self.traps}

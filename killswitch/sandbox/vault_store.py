@@ -52,7 +52,7 @@ class Mount:
     description: str = ""
     ready_at: float = 0.0
     moved_to: str = ""  # the trap of a renamed mount
-    claims: int = 0  # the trap of a version that it does not have
+    claims: int = 0  # the trap of another version than the one it was made with
     tainted: bool = False  # the trap of a mount that is half erased
     v1: dict[str, Json] = field(default_factory=dict)
     v2: dict[str, Entry] = field(default_factory=dict)

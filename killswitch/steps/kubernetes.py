@@ -5,20 +5,19 @@ list of pods is empty, in a namespace that is known to exist.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Final, TypeVar
 
 from killswitch.errors import VendorError
-from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
+from killswitch.model import Action, Blind, Clear, Note, Plan
+from killswitch.steps import kubernetes_deeds as deeds
 from killswitch.steps import kubernetes_notes as say
-from killswitch.steps.kubernetes_port import LOCK, Cluster, Lock, Pod, Writes
+from killswitch.steps.kubernetes_port import LOCK, Cluster, Lock, Pod
 
 KINDS: Final = ("deployments", "statefulsets")
 LATCH, DELETE, SCALE, SWEEP = 1, 2, 3, 4
 Item = Action | Blind | Clear | Note
-Deed = Callable[[], Receipt]
 T = TypeVar("T")
 
 
@@ -68,8 +67,8 @@ class StopTrading:
             return [Clear(target, f"{LOCK} allows no pod, and is in force"), say.latch(namespace)]
         # What is stored but not yet in force is waited for; it must not hold up the deletes.
         phase = SWEEP if lock is Lock.PENDING else LATCH
-        deeds = self._both(lambda to: to.lock(namespace))
-        return [Action("contain", target, *deeds, phase=phase, reversible=True)]
+        both = deeds.lock(self.cluster, namespace)
+        return [Action("contain", target, *both, phase=phase, reversible=True)]
 
     def _pods(self, namespace: str, pods: Sequence[Pod], lock: Lock | None) -> list[Item]:
         target = f"{namespace}/pods"
@@ -77,15 +76,11 @@ class StopTrading:
             return [Clear(target, "no pod, kept out by a quota")]
         if not pods:
             return [Clear(target, "no pod", only_if_known=not _exists(lock))]
-
-        def delete(to: Writes) -> Receipt:
-            receipt = to.delete_pods(namespace)
-            return Receipt(f"{receipt.summary}: {say.names(pods)}", receipt.evidence)
-
         ending = all(pod.ending for pod in pods)
         verb, phase = ("delete again", SWEEP) if ending else ("delete", DELETE)
         late = [say.stuck(namespace, pod) for pod in pods if pod.overdue_s > say.OVERDUE_S]
-        return [Action(verb, target, *self._both(delete), phase=phase, amount=len(pods)), *late]
+        both = deeds.delete(self.cluster, namespace, pods)
+        return [Action(verb, target, *both, phase=phase, amount=len(pods)), *late]
 
     def _workloads(self, namespace: str, kind: str, lock: Lock | None, *, held: bool) -> list[Item]:
         # Without a quota the pods come back while they are deleted: scale at the same time.
@@ -101,20 +96,16 @@ class StopTrading:
                 # Something scales it back for ever; what counts is that no pod comes of it.
                 found.append(Clear(target, f"{wish}, kept out by a quota"))
             elif workload.replicas:
-                deeds = self._both(
-                    _scale(namespace, kind, workload.name, delete_first=phase == DELETE)
-                )
+                scale = deeds.delete_and_scale if phase == DELETE else deeds.scale
+                both = scale(self.cluster, namespace, kind, workload.name)
                 amount = workload.replicas
-                found.append(Action("stop", target, *deeds, phase, amount, reversible=True))
+                found.append(Action("stop", target, *both, phase, amount, reversible=True))
             else:
                 found.append(Clear(target, wish))
         if held or not any(workload.replicas for workload in workloads):
             seen = bool(workloads) or _exists(lock)
             found.append(Clear(f"{namespace}/{kind}", "none starts a pod", only_if_known=not seen))
         return found
-
-    def _both(self, change: Callable[[Writes], Receipt]) -> tuple[Deed, Deed]:
-        return lambda: change(self.cluster.writes), lambda: change(self.cluster.rehearsal)
 
 
 def _try(read: Callable[[], T]) -> T | VendorError:
@@ -127,16 +118,3 @@ def _try(read: Callable[[], T]) -> T | VendorError:
 def _exists(lock: Lock | None) -> bool:
     """Return True when a quota was seen: a namespace that is missing lists as empty, too."""
     return lock not in {None, Lock.MISSING}
-
-
-def _scale(
-    namespace: str, kind: str, name: str, *, delete_first: bool
-) -> Callable[[Writes], Receipt]:
-    def change(to: Writes) -> Receipt:
-        if delete_first:
-            # Who deletes a pod first sets its grace: its controller would leave it 30 s.
-            with suppress(VendorError):
-                to.delete_pods(namespace)
-        return to.scale_to_zero(namespace, kind, name)
-
-    return change

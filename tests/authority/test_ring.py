@@ -189,8 +189,7 @@ for name in (f"{worker}{number}" for number in range(5)):
 
 def test_processes_that_enrol_at_the_same_time_lose_nothing(path: Path) -> None:
     workers = [
-        subprocess.Popen([sys.executable, "-c", ENROL_FIVE, path, worker])  # noqa: S603 (our own)
-        for worker in "abc"
+        subprocess.Popen([sys.executable, "-c", ENROL_FIVE, path, worker]) for worker in "abc"
     ]
     assert [worker.wait() for worker in workers] == [0, 0, 0]
     assert {one.label for one in KeyRing.load(path).keys} == {

@@ -513,6 +513,23 @@ def test_a_kubeconfig_that_is_not_there_is_refused(tmp_path: Path) -> None:
         client.warm()
 
 
+def test_the_sandbox_s_client_reaches_no_other_machine(
+    server: KubernetesServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(config("https://api.example:6443", user={"tokenFile": "none"}))
+    client = KubernetesClient(kubeconfig=path, context="sandbox", only_loopback=True)
+    words = "the sandbox may only reach this machine, and the kubeconfig names api.example"
+    for call in (client.warm, partial(client.login, may_write=True)):
+        with pytest.raises(RefusedError) as caught:
+            call()
+        assert str(caught.value) == words
+    path.write_text(server.kubeconfig())
+    assert client.warm() == "kubernetes v1.36.2+sandbox"
+    client.login(may_write=True)
+    assert len(client.pods("trading")) == 3
+
+
 def test_an_exec_plugin_is_refused_before_it_runs(connect: Connect, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "touch"}

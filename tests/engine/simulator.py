@@ -145,6 +145,7 @@ class Simulator:
         self.faults: dict[str, Faults] = {}
         self.answered: dict[str, list[float]] = {}
         """Per call's label, when the world was seen by each look that was answered in time."""
+        self._receipts: list[tuple[str, float]] = []
         self._heap: list[tuple[float, int, Callable[[], Event | None]]] = []
         self._sequence = itertools.count()
 
@@ -224,6 +225,8 @@ class Simulator:
         def come_back() -> Event:
             failed = mistake[0]
             value = None if failed else outcome[0]
+            if isinstance(value, Receipt) and takes <= Limits().act_s:
+                self._receipts.append((call.label, seen_at[0]))
             if isinstance(value, Plan) and takes <= Limits().look_s:
                 self.answered.setdefault(call.label, []).append(seen_at[0])
             return Done(call.id, value, failed, started, self.time)
@@ -232,6 +235,10 @@ class Simulator:
             self.at(started + min(takes, 40) * self.rng.random(), effect)
         if takes < 1e8:
             self.at(started + takes, come_back)
+
+    def receipts(self, system: str) -> list[float]:
+        """Return when each action on a system took effect that was answered well and in time."""
+        return [moment for label, moment in self._receipts if label.startswith(f"world {system}:")]
 
     def press_at(self, when: float, pressed: Pressed) -> None:
         self.at(when, lambda: Interrupt(self.time, pressed))

@@ -86,11 +86,13 @@ class Run:
 def halted_is_only_said_after_a_clean_read_back(run: Run) -> None:
     if not run.report.halted:
         return
+    receipts = [moment for step in run.steps for moment in run.simulator.receipts(step.system)]
     for step in run.steps:
         # A look that was given up is not evidence, for or against.
         last_look = max(run.simulator.answered[f"world {step.system}: look"])
         assert last_look in step.clean_looks, "the newest look saw something live"
         assert len(step.clean_looks) >= 2, "seen clean only once"
+        assert last_look >= max(receipts, default=0.0), "not looked at after the last action of all"
         if any(thing.live for thing in step.things):
             assert run.simulator.time > last_look, "live at the newest look"
 

@@ -260,11 +260,11 @@ def test_requests_are_too_many_for_one_second_after_the_fifth(start: Start) -> N
     assert [limited("LIST", "trading/metadata/")[0] for _ in range(7)] == [200] * 7
 
 
-def test_a_mount_that_lies_about_its_version_has_version_1_semantics(start: Start) -> None:
+def test_a_mount_of_version_1_has_nothing_where_version_2_keeps_its_secrets(start: Start) -> None:
     server = start("wrong-version")
     root = Asker(server, ROOT_TOKEN)
     shown = root("GET", "sys/internal/ui/mounts/trading")[1]["data"]["options"]
-    assert shown == {"version": "2"}
+    assert shown == {"version": "1"}
     assert root("LIST", "trading/metadata/") == (404, {"errors": []})
     assert root("LIST", "trading/")[0] == 200
     assert root("GET", "trading/kakunin")[1]["data"] == {"api_key": "made-up"}

@@ -1,0 +1,310 @@
+"""The touches in a journal: each must be a real one, for that order, on that very journal."""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from killswitch.authority.enrolment import enroll
+from killswitch.authority.proof import verify as verify_touch
+from killswitch.authority.ring import EnrolledKey, KeyRing
+from killswitch.authority.touch import ask_for_touch
+from killswitch.document import proof_document
+from killswitch.journal.check import check
+from killswitch.journal.store import GENESIS, Event, Head, Journal, NewEvent, chained
+from killswitch.journal.verify import Finding, Verdict
+from killswitch.model import Mode, Order
+from killswitch.orders import make_order
+from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice
+
+RP_ID = "killswitch.example"
+NOW = datetime(2026, 11, 21, 3, 14, 7, tzinfo=UTC)
+
+
+class Desk:
+    """A journal, and security keys that touch themselves and are written down in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.journal = Journal(path)
+        self.soft: dict[str, SoftKey] = {}
+        self.keys: dict[str, EnrolledKey] = {}
+
+    def make_key(self, label: str) -> EnrolledKey:
+        self.soft[label] = SoftKey(touch=lambda _: True, rp_ids={RP_ID}, aaguid=bytes(16))
+        self.keys[label] = enroll(
+            SoftKeyDevice(self.soft[label]),
+            ring=KeyRing(),
+            label=label,
+            operator="anna",
+            rp_id=RP_ID,
+            now=NOW,
+            cancel=threading.Event(),
+            on_touch=lambda _: None,
+        )
+        return self.keys[label]
+
+    def write(self, id_: str, type_: str, data: dict[str, object]) -> None:
+        self.journal.append(NewEvent(id_, type_, "2026-11-21T03:14:07Z", data))
+
+    def enrol(self, label: str) -> None:
+        key = msgspec.to_builtins(self.make_key(label))
+        self.write(f"key.enrolled.{label}", "key.enrolled", {"key": key})
+
+    def remove(self, label: str) -> None:
+        key = msgspec.to_builtins(self.keys[label])
+        self.write(f"key.removed.{label}", "key.removed", {"key": key})
+
+    def order(self, mode: Mode = Mode.LIVE, head: Head | None = None) -> Order:
+        return make_order(
+            mode=mode,
+            scope=["vault prod"],
+            config_sha256="4f" * 32,
+            head=head or self.journal.head(),
+            now=NOW,
+            random_bytes=os.urandom,
+            reason="Drawdown, dégagé",
+        )
+
+    def touch(self, order: Order, label: str = "blue") -> dict[str, object]:
+        assertion = ask_for_touch(
+            challenge=order.challenge(),
+            keys=[self.keys[label]],
+            rp_id=RP_ID,
+            devices=lambda: [SoftKeyDevice(self.soft[label])],
+            timeout_s=5,
+            cancel=threading.Event(),
+            on_state=lambda _: None,
+        )
+        return proof_document(verify_touch(order, assertion, [self.keys[label]]))
+
+    def record(self, order: Order, proof: object, type_: str = "halt.ordered") -> None:
+        data: dict[str, object] = {"order": order.to_bytes().decode(), "proof": proof}
+        self.write(f"{order.id}.ordered", type_, data)
+
+    def check(self) -> tuple[Verdict, int]:
+        return check(self.journal.events())
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    desk = Desk(tmp_path / "journal.db")
+    desk.enrol("blue")
+    return desk
+
+
+def assert_found(desk: Desk, words: str) -> None:
+    verdict, _ = desk.check()
+    assert verdict.finding is Finding.TAMPERED
+    assert words in verdict.problem
+    assert verdict.bad_seq == verdict.size, "all before it is good"
+
+
+def test_an_order_with_its_touch_is_good_and_counted(desk: Desk) -> None:
+    for mode, type_ in ((Mode.DRILL, "drill.ordered"), (Mode.LIVE, "halt.ordered")):
+        order = desk.order(mode)
+        desk.record(order, desk.touch(order), type_)
+    verdict, touches = desk.check()
+    assert verdict.finding is Finding.INTACT
+    assert touches == 2
+
+
+def test_events_without_an_order_need_no_touch(desk: Desk) -> None:
+    desk.write("n1", "note.written", {"proof": None, "order": "{}"})
+    verdict, touches = desk.check()
+    assert (verdict.finding, touches) == (Finding.INTACT, 0)
+
+
+def test_a_report_repeats_order_and_proof_and_is_no_second_touch(desk: Desk) -> None:
+    order = desk.order()
+    proof = desk.touch(order)
+    desk.record(order, proof)
+    report: dict[str, object] = {"order": msgspec.to_builtins(order), "proof": proof}
+    desk.write(f"{order.id}.completed", "halt.completed", report)
+    verdict, touches = desk.check()
+    assert (verdict.finding, touches) == (Finding.INTACT, 1)
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda order: replace(order, reason="nothing of note"),
+        lambda order: replace(order, scope=()),
+        lambda order: replace(order, mode=Mode.DRILL),
+        lambda order: replace(order, issued_at="2026-11-21T03:14:08Z"),
+        lambda order: replace(order, journal_size=0, journal_head="0" * 64),
+    ],
+    ids=["reason", "scope", "mode", "time", "journal"],
+)
+def test_an_order_altered_after_the_touch_is_found(
+    desk: Desk, alter: Callable[[Order], Order]
+) -> None:
+    order = desk.order()
+    desk.record(alter(order), desk.touch(order))
+    assert_found(desk, "the signature does not fit this order: wrong challenge")
+
+
+def test_a_key_that_was_never_enrolled_is_found(desk: Desk) -> None:
+    desk.make_key("stranger")
+    order = desk.order()
+    desk.record(order, desk.touch(order, "stranger"))
+    assert_found(desk, "by a key that was not enrolled then")
+
+
+def test_a_key_that_is_enrolled_only_later_is_found(desk: Desk) -> None:
+    key = msgspec.to_builtins(desk.make_key("late"))
+    order = desk.order()
+    desk.record(order, desk.touch(order, "late"))
+    desk.write("key.enrolled.late", "key.enrolled", {"key": key})
+    verdict, _ = desk.check()
+    assert (verdict.finding, verdict.bad_seq) == (Finding.TAMPERED, 2)
+
+
+def test_a_removed_key_is_good_for_what_it_touched_before_and_for_nothing_after(
+    desk: Desk,
+) -> None:
+    before = desk.order()
+    desk.record(before, desk.touch(before))
+    desk.remove("blue")
+    verdict, touches = desk.check()
+    assert (verdict.finding, touches) == (Finding.INTACT, 1)
+    after = desk.order()
+    desk.record(after, desk.touch(after))
+    assert_found(desk, "by a key that was not enrolled then")
+
+
+def test_a_drills_touch_under_a_halt_is_found(desk: Desk) -> None:
+    drill = desk.order(Mode.DRILL)
+    proof = desk.touch(drill)
+    desk.record(drill, proof, "halt.ordered")
+    assert_found(desk, "its touch was for a drill order")
+
+
+def test_a_drills_proof_under_a_live_order_is_found(desk: Desk) -> None:
+    drill = desk.order(Mode.DRILL)
+    desk.record(replace(drill, mode=Mode.LIVE), desk.touch(drill))
+    assert_found(desk, "wrong challenge")
+
+
+def test_a_touch_used_twice_is_found(desk: Desk) -> None:
+    order = desk.order()
+    proof = desk.touch(order)
+    desk.record(order, proof)
+    again: dict[str, object] = {"order": order.to_bytes().decode(), "proof": proof}
+    desk.write("20261121-0500-zzzz.ordered", "halt.ordered", again)
+    assert_found(desk, f"its touch was for order {order.id}")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"order": "{}", "proof": None},
+        {"order": None, "proof": None},
+        {"order": {"id": "x"}, "proof": {}},
+    ],
+    ids=["nothing", "no proof", "null", "no bytes"],
+)
+def test_an_order_without_a_touch_is_found(desk: Desk, data: dict[str, object]) -> None:
+    desk.write("x.ordered", "halt.ordered", data)
+    assert_found(desk, "its touch cannot be read")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"signature": "AAAA"},
+        {"signature": "?"},
+        {"signature": "é"},
+        {"signature": None},
+        {"authenticator_data": ""},
+        {"client_data_json": "AAAA"},
+        {"counter": "many"},
+        {"counter": 4_000},
+        {"user_verified": True},
+        {"operator": "ben"},
+    ],
+    ids=str,
+)
+def test_an_altered_proof_is_found(desk: Desk, changes: dict[str, object]) -> None:
+    order = desk.order()
+    desk.record(order, desk.touch(order) | changes)
+    verdict, touches = desk.check()
+    assert (verdict.finding, verdict.bad_seq, touches) == (Finding.TAMPERED, 2, 0)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "not json", "{}", "[" * 50_000, '{"id":"x"}'])
+def test_an_order_that_cannot_be_read_is_found(desk: Desk, text: str) -> None:
+    order = desk.order()
+    desk.write("x.ordered", "halt.ordered", {"order": text, "proof": desk.touch(order)})
+    assert_found(desk, "its touch cannot be read")
+
+
+@pytest.mark.parametrize("type_", ["key.enrolled", "key.removed"])
+@pytest.mark.parametrize("data", [{}, {"key": None}, {"key": {"label": "x"}}], ids=str)
+def test_a_change_of_keys_without_a_key_is_found(
+    desk: Desk, type_: str, data: dict[str, object]
+) -> None:
+    desk.write("k", type_, data)
+    assert_found(desk, "an enrolment without a key" if "en" in type_ else "a removal of no")
+
+
+def test_a_removal_of_a_key_that_is_not_there_is_found(desk: Desk) -> None:
+    desk.make_key("stranger")
+    desk.remove("stranger")
+    assert_found(desk, "a removal of no enrolled key")
+
+
+def test_a_forged_public_key_is_a_bad_touch_and_not_a_crash(desk: Desk) -> None:
+    key = desk.keys["blue"]
+    forged = replace(key, credential=key.credential[:-5] + b"\xff" * 5)
+    desk.write("k", "key.enrolled", {"key": msgspec.to_builtins(forged)})
+    order = desk.order()
+    desk.record(order, desk.touch(order))
+    assert_found(desk, "the signature does not fit this order")
+
+
+# A touch notarises all that came before it.
+
+
+def test_a_touch_made_while_others_wrote_is_good(desk: Desk) -> None:
+    order = desk.order()
+    proof = desk.touch(order)
+    desk.write("n1", "note.written", {})
+    desk.record(order, proof)
+    assert desk.check()[0].finding is Finding.INTACT
+
+
+def test_a_touch_made_when_the_journal_could_not_be_read_is_good(desk: Desk) -> None:
+    order = desk.order(head=Head(0, GENESIS.hex()))
+    desk.record(order, desk.touch(order))
+    assert desk.check()[0].finding is Finding.INTACT
+
+
+def test_a_journal_written_anew_from_the_start_no_longer_fits_its_touches(desk: Desk) -> None:
+    desk.write("n1", "note.written", {"loss": 5_000_000})
+    order = desk.order()
+    desk.record(order, desk.touch(order))
+    assert desk.check()[0].finding is Finding.INTACT
+
+    forged: list[Event] = []
+    prev = GENESIS
+    for event in desk.journal.events():
+        raw = event.raw.replace(b"5000000", b"50")
+        forged.append(Event(event.seq, prev, raw, chained(prev, raw)))
+        prev = forged[-1].hash
+    verdict, touches = check(forged)
+    assert (verdict.finding, verdict.bad_seq, touches) == (Finding.TAMPERED, 3, 0)
+    assert "its touch was made on another journal, with 2 events" in verdict.problem
+
+
+@pytest.mark.parametrize("size", [-1, 2, 99])
+def test_a_touch_that_speaks_of_events_that_are_not_there_is_found(desk: Desk, size: int) -> None:
+    head = desk.journal.head()
+    order = desk.order(head=Head(size, head.hash))
+    desk.record(order, desk.touch(order))
+    assert_found(desk, f"its touch was made on another journal, with {size} events")
