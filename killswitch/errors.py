@@ -4,7 +4,6 @@ KillswitchError            ends the command: what broke, what it changed, what t
 ├── UsageError             exit 2
 ├── NotAuthorizedError     exit 3, nothing was done
 ├── ConfigError            exit 4, nothing was done
-├── NotReadyError          exit 8
 └── AbortedError           exit 130, nothing was done
 
 VendorError                one call to an outside system failed; the engine decides what follows
@@ -52,12 +51,6 @@ class ConfigError(KillswitchError):
     """The configuration cannot be used as a whole."""
 
     exit_code = 4
-
-
-class NotReadyError(KillswitchError):
-    """A halt would not work as it should today."""
-
-    exit_code = 8
 
 
 class AbortedError(KillswitchError):

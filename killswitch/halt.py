@@ -163,8 +163,7 @@ class _Halt:
             if self._now >= self._work_end:
                 return
             until = min([*self._next_due(contained), self._work_end])
-            resting = _resting(contained)
-            yield from self._until(until, lambda: _resting(contained) != resting)
+            yield from self._until(until, _changed(contained))
 
     def _doubt_what_is_stale(self, wave: list[Task]) -> None:
         """Take back the word of a step that was not looked at after the last action of all."""
@@ -264,8 +263,10 @@ def _at_rest(tasks: Sequence[Task]) -> bool:
     return all(task.state is not State.WORKING for task in tasks)
 
 
-def _resting(tasks: Sequence[Task]) -> int:
-    return sum(task.state is State.RESTING for task in tasks)
+def _changed(tasks: Sequence[Task]) -> Callable[[], bool]:
+    """Return what tells whether a task has come to rest, or left it, since now."""
+    before = [task.state for task in tasks]
+    return lambda: [task.state for task in tasks] != before
 
 
 def _good(tasks: Sequence[Task]) -> bool:

@@ -113,6 +113,12 @@ class Sources:
             raise RefusedError(f"secret file:{where}: {reason}") from None
 
 
+def check_source(source: str) -> None:
+    """Raise ValueError unless `source` says where a secret is."""
+    if source.partition(":")[0] not in {"env", "file", "command"}:
+        raise ValueError(f"a secret stands in the configuration itself: {_HOW}")
+
+
 def name_of(source: str) -> str:
     """Return what may be shown of a source: where it is, never what is in it."""
     kind, _, where = source.partition(":")

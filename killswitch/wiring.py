@@ -21,7 +21,7 @@ from killswitch.sections import (
     TelegramSection,
     VaultSection,
 )
-from killswitch.sources import Sources
+from killswitch.sources import Sources, check_source
 from killswitch.steps.telegram import Message
 
 Build = Callable[[bool, Message], Step]
@@ -127,7 +127,10 @@ def _unit(config: Config, system: System, sources: Sources, ended: Ended) -> Uni
     if system.section is None:
         return _broken(system, system.problem)
     try:
-        return _whole(config, system.section, sources, ended)
+        unit = _whole(config, system.section, sources, ended)
+        for source in unit.sources:
+            check_source(source)
+        return unit
     except (ValueError, ImportError) as error:
         return _broken(system, str(error))
 
@@ -172,16 +175,21 @@ def _kubernetes(config: Config, section: KubernetesSection) -> Unit:
     from killswitch.clients.kubernetes import KubernetesClient
     from killswitch.steps.kubernetes import StopTrading
 
+    kubeconfig = config.resolve(section.kubeconfig)
+    if not kubeconfig.is_file():
+        raise ValueError(f"there is no kubeconfig at {kubeconfig}")
     client = KubernetesClient(
-        kubeconfig=config.resolve(section.kubeconfig),
+        kubeconfig=kubeconfig,
         context=section.context,
         grace_s=section.grace_s,
         only_loopback=config.sandbox is not None,
     )
 
+    step = StopTrading(client, section.name, section.namespaces)
+
     def build(may_write: bool, _message: Message) -> Step:
         client.login(may_write=may_write)
-        return StopTrading(client, section.name, section.namespaces)
+        return step
 
     scope = f"namespace {', '.join(section.namespaces)}"
     return Unit("kubernetes", section.name, "stop", scope, (), False, client.warm, build)
@@ -235,9 +243,11 @@ def _kakunin(config: Config, section: KakuninSection, sources: Sources) -> Unit:
 
     client = KakuninClient(base_url=section.base_url, ca_file=_ca(config, section.ca_file))
 
+    step = RevokeCertificates(client, section.name, section.agents, section.reason)
+
     def build(may_write: bool, _message: Message) -> Step:
         client.login(api_key=sources.get(section.api_key), may_write=may_write)
-        return RevokeCertificates(client, section.name, section.agents, section.reason)
+        return step
 
     count = len(section.agents)
     scope = f"certificates of {count} agent{'s' if count != 1 else ''}"
@@ -255,9 +265,11 @@ def _vault(config: Config, section: VaultSection, sources: Sources) -> Unit:
         ca_file=_ca(config, section.ca_file),
     )
 
+    step = WipeSecrets(client, section.name, section.paths)
+
     def build(may_write: bool, _message: Message) -> Step:
         client.login(token=sources.get(section.token), may_write=may_write)
-        return WipeSecrets(client, section.name, section.paths)
+        return step
 
     scope = ", ".join(section.paths)
     needed = (section.token,)

@@ -102,7 +102,9 @@ def test_every_object_is_closed_and_every_field_required_and_described() -> None
         assert part["additionalProperties"] is False
         assert part["required"] == list(part["properties"])
         for field in part["properties"].values():
-            described = SCHEMA["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
+            described = (
+                SCHEMA["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
+            )
             assert described["description"].endswith(".")
 
 

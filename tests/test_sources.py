@@ -143,7 +143,7 @@ def test_a_file_that_never_answers_is_given_up(tmp_path: Path) -> None:
     sources = Sources(tmp_path.joinpath, {}, command_timeout_s=-0.8)
     with pytest.raises(UnreachableError, match="secret file:pipe: not read in time"):
         sources.get("file:pipe")
-    (tmp_path / "pipe").write_text("late", encoding="utf-8")  # lets the thread end
+    (tmp_path / "pipe").write_text("late-secret-85", encoding="utf-8")  # lets the thread end
 
 
 def test_a_second_start_reads_nothing_again(sources: Sources, tmp_path: Path) -> None:

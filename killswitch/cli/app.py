@@ -7,7 +7,7 @@ import typer
 from killswitch.cli.drill import drill
 from killswitch.cli.exit_codes import exit_codes
 from killswitch.cli.init import check, init
-from killswitch.cli.journal import verify_journal
+from killswitch.cli.journal import repair, verify_journal
 from killswitch.cli.keys import enroll, list_keys, remove
 from killswitch.cli.report import report, resolve
 from killswitch.cli.revoke import revoke
@@ -17,7 +17,6 @@ from killswitch.cli.status import status
 
 app = typer.Typer(
     name="killswitch",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -26,7 +25,7 @@ app = typer.Typer(
         "In an emergency: killswitch --revoke"
     ),
 )
-app.callback()(remember_common)
+app.callback(invoke_without_command=True)(remember_common)
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "revoke": revoke,
@@ -40,7 +39,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "keys": ("Who may halt.", {"enroll": enroll, "list": list_keys, "remove": remove}),
-    "journal": ("The evidence.", {"verify": verify_journal}),
+    "journal": ("The evidence.", {"verify": verify_journal, "repair": repair}),
     "config": ("The configuration.", {"check": check}),
 }
 

@@ -123,7 +123,7 @@ class Run:
                 self._terminal.say(self._word, f"ok reached  {unit.kind} {unit.system}: {fact}")
 
     def _ended(self, step: str, system: str) -> frozenset[str]:
-        return self._past.ended().get((step, system), frozenset())
+        return self._past.ended(self._session.now()).get((step, system), frozenset())
 
     def _read_journal(self) -> Head:
         try:

@@ -9,6 +9,7 @@ from killswitch.cli.session import Session
 from killswitch.errors import KillswitchError, UsageError
 
 if TYPE_CHECKING:
+    from killswitch.authority.ring import EnrolledKey
     from killswitch.journal.store import Event
 
 FileArgument = Annotated[
@@ -16,12 +17,18 @@ FileArgument = Annotated[
 ]
 
 
-def verify_journal(session: Session, *, file: FileArgument = None) -> None:
+def verify_journal(
+    session: Session,
+    *,
+    file: FileArgument = None,
+    head: Annotated[
+        str, typer.Option("--head", metavar="SIZE:HASH", help="A head that was kept elsewhere.")
+    ] = "",
+) -> None:
     """Check every link of the journal's chain and every touch in it.
 
-    Exit code 0 intact, 6 changed or cut off. A tail that was cut off together with everything
-    that refers to it can only be noticed with a head that is kept elsewhere: the RESULT alert
-    carries it.
+    Exit code 0 intact, 6 changed or cut off. That a tail was cut off shows only against a head
+    that was kept elsewhere: every RESULT alert ends with one. Give it with --head.
     """
     import msgspec
 
@@ -36,7 +43,8 @@ def verify_journal(session: Session, *, file: FileArgument = None) -> None:
             effect="nothing was checked",
             hint="killswitch drill writes the first events",
         )
-    verdict, touches = check(read_events(path))
+    events = read_events(path)
+    verdict, touches = check(events, enrolled_keys(session), anchor=head)
     intact = verdict.finding is Finding.INTACT
     session.terminal.document(
         {
@@ -57,9 +65,20 @@ def verify_journal(session: Session, *, file: FileArgument = None) -> None:
     session.terminal.result(f" {'file':<11} {path}")
     session.terminal.result(f" {'touches':<11} {touches}, each fits its order and its key")
     session.terminal.result(f" {'head':<11} {verdict.size}:{verdict.head}")
-    session.terminal.result(
-        f" {'elsewhere':<11} the newest RESULT alert shows the same head, or the tail was cut off"
-    )
+    kept = f"{head} is in the chain" if head else "compare: --head SIZE:HASH of the newest alert"
+    session.terminal.result(f" {'elsewhere':<11} {kept}")
+
+
+def enrolled_keys(session: Session) -> "tuple[EnrolledKey, ...]":
+    """Return the keys in the configured ring, for orders of keys enrolled elsewhere; or none."""
+    from killswitch.authority.ring import KeyRing
+    from killswitch.config import load_config
+
+    found = session.find_config()
+    try:
+        return KeyRing.load(load_config(found).key_file).keys if found else ()
+    except KillswitchError:
+        return ()
 
 
 def journal_path(session: Session, file: Path | None) -> Path:
@@ -89,3 +108,29 @@ def read_events(path: Path) -> "list[Event]":
         raise KillswitchError(
             error.problem, effect="nothing was changed", hint="name another: --config, or FILE"
         ) from error
+
+
+def repair(session: Session) -> None:
+    """Take the events that had to go into the fallback file into the journal, as new events."""
+    from killswitch.config import load_config
+    from killswitch.errors import UnreachableError
+    from killswitch.journal.fallback import FallbackLog
+    from killswitch.journal.store import Journal
+
+    config = load_config(session.demand_config())
+    log, journal = FallbackLog(config.fallback_file), Journal(config.journal_file)
+    try:
+        waiting = log.waiting()
+        for event in waiting:
+            journal.append(event)
+        log.put_aside(session.now())
+    except UnreachableError as error:
+        raise KillswitchError(
+            error.problem,
+            effect="the fallback file was not changed",
+            hint="make the journal writable, then run this again",
+        ) from error
+    session.terminal.document(
+        {"schema_version": 1, "document": "journal-repair", "merged": len(waiting)}
+    )
+    session.terminal.result(f"{len(waiting)} events taken into {config.journal_file}")

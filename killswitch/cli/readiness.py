@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from killswitch.answer import summary
-from killswitch.authority.ring import KeyRing
+from killswitch.authority.ring import EnrolledKey, KeyRing
 from killswitch.cli.session import Session
 from killswitch.config import Config, load_config
 from killswitch.converge import Limits
@@ -14,6 +14,7 @@ from killswitch.errors import KillswitchError, UnreachableError
 from killswitch.exit_codes import ExitCode
 from killswitch.halt import Assignment, carry_out
 from killswitch.journal.check import check
+from killswitch.journal.fallback import FallbackLog
 from killswitch.journal.history import History
 from killswitch.journal.store import Event, Head, Journal
 from killswitch.journal.verify import Finding
@@ -50,7 +51,7 @@ def show(session: Session) -> ExitCode:
     config = load_config(session.demand_config())
     events, trouble = _events(config)
     past = History(events)
-    rows = [_keys(config), _drill(session, config, past), _journal(events, trouble)]
+    rows = [_keys(config), _drill(session, config, past), _journal(config, events, trouble)]
     report = _look(session, config, past)
     rows += [_system(result) for result in report.results]
     rows += _halts(past)
@@ -81,6 +82,13 @@ def _keys(config: Config) -> Row:
     return Row("keys", text)
 
 
+def _ring(config: Config) -> tuple[EnrolledKey, ...]:
+    try:
+        return KeyRing.load(config.key_file).keys
+    except KillswitchError:
+        return ()
+
+
 def _drill(session: Session, config: Config, past: History) -> Row:
     last = past.last_drill()
     if last is None:
@@ -95,13 +103,16 @@ def _drill(session: Session, config: Config, past: History) -> Row:
     return Row("drill", f"{text}, passed; the next is due in {(due - age).days} days")
 
 
-def _journal(events: Sequence[Event], trouble: str) -> Row:
+def _journal(config: Config, events: Sequence[Event], trouble: str) -> Row:
     if trouble:
         return Row("journal", trouble, "make the file readable and writable")
-    verdict, touches = check(events)
+    verdict, touches = check(events, _ring(config))
     if verdict.finding is Finding.TAMPERED:
         text = f"event {verdict.bad_seq}: {verdict.problem}"
         return Row("journal", text, "killswitch journal verify, then ask who wrote to it")
+    waiting = len(FallbackLog(config.fallback_file).waiting())
+    if waiting:
+        return Row("journal", f"{waiting} events in the fallback file", "killswitch journal repair")
     return Row("journal", f"{verdict.size} events, intact, {touches} touches verified")
 
 
@@ -139,7 +150,7 @@ def _halts(past: History) -> list[Row]:
 
 def _look(session: Session, config: Config, past: History) -> HaltReport:
     sources = Sources(config.resolve, session.environment)
-    ended = past.ended()
+    ended = past.ended(session.now())
     parts = units(config, sources, lambda step, system: ended.get((step, system), frozenset()))
     for unit in parts:
         sources.start(unit.sources)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from killswitch import __version__
 from killswitch.cli.terminal import Terminal
 from killswitch.errors import ConfigError, KillswitchError
 from killswitch.exit_codes import ExitCode
@@ -127,8 +128,17 @@ def remember_common(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
     no_input: NoInputOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and end.", is_eager=True)
+    ] = False,
 ) -> None:
     """Keep the common options that stand before the command's name."""
+    if version:
+        typer.echo(f"killswitch {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(int(ExitCode.USAGE))
     ctx.obj = {
         "config": config,
         "json": json,

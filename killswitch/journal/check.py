@@ -1,13 +1,38 @@
-"""The whole check of a journal: the chain, and every touch in it."""
+"""The whole check of a journal: the chain, every touch in it, and a head kept elsewhere."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from killswitch.authority.ring import EnrolledKey
 from killswitch.journal.store import Event
 from killswitch.journal.touches import TouchBook
-from killswitch.journal.verify import Verdict, verify
+from killswitch.journal.verify import Finding, Verdict, verify
 
 
-def check(events: Sequence[Event]) -> tuple[Verdict, int]:
-    """Check chain and touches, each against the key enrolled at that time; count those."""
-    book = TouchBook()
-    return verify(events, book.check), book.count
+def check(
+    events: Sequence[Event], keys: Sequence[EnrolledKey] = (), *, anchor: str = ""
+) -> tuple[Verdict, int]:
+    """Check chain and touches, each against the key enrolled at that time; count the touches.
+
+    `keys` are known to be enrolled though this journal does not tell of it. `anchor` is a head
+    that was kept elsewhere, "SIZE:HASH", the hash perhaps cut short: it must be in the chain.
+    """
+    book = TouchBook(keys)
+    verdict = verify(events, book.check)
+    if anchor and verdict.finding is Finding.INTACT:
+        problem = _missing(events, anchor)
+        if problem:
+            verdict = replace(verdict, finding=Finding.TAMPERED, problem=problem)
+    return verdict, book.count
+
+
+def _missing(events: Sequence[Event], anchor: str) -> str:
+    size, _, digest = anchor.partition(":")
+    if not (size.isascii() and size.isdigit() and digest):
+        return f"{anchor!r} is not a head: SIZE:HASH"
+    number = int(size)
+    if number > len(events):
+        return f"{number} events were seen elsewhere, {len(events)} are left"
+    if number and not events[number - 1].hash.hex().startswith(digest.lower()):
+        return f"event {number} is another one than was seen elsewhere"
+    return ""

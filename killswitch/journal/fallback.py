@@ -1,6 +1,7 @@
 """Where an event goes when the journal cannot take it: a plain file, appended and synced."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -47,6 +48,26 @@ class FallbackLog:
             return self.path.read_bytes().splitlines()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise UnreachableError(f"fallback file {self.path}: {error.strerror}") from error
+
+    def waiting(self) -> list[NewEvent]:
+        """Return the events that wait to be merged; a line cut off by a crash is left out."""
+        events = []
+        for raw in self.lines():
+            try:
+                body = msgspec.json.decode(raw, type=Body)
+            except msgspec.DecodeError:
+                continue
+            events.append(NewEvent(body.id, body.type, body.time, body.data))
+        return events
+
+    def put_aside(self, now: datetime) -> None:
+        """Rename the file once its events are in the journal; it is never deleted."""
+        if not self.path.exists():
+            return
+        try:
+            self.path.rename(self.path.with_name(f"{self.path.name}.merged-{now:%Y%m%dT%H%M%S}"))
         except OSError as error:
             raise UnreachableError(f"fallback file {self.path}: {error.strerror}") from error
 

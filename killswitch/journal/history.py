@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ DRILL_ORDERED: Final = "drill.ordered"
 DRILL_COMPLETED: Final = "drill.completed"
 KEY_ENROLLED: Final = "key.enrolled"
 KEY_REMOVED: Final = "key.removed"
+HALT_LASTS: Final = timedelta(hours=24)
 
 
 class _Target(msgspec.Struct):
@@ -76,24 +77,34 @@ class History:
         self._bodies = [body for event in events if (body := _body(event)) is not None]
 
     def seen(self) -> Mapping[tuple[str, str], frozenset[str]]:
-        """Return, per (step, system), the targets that an earlier run saw live."""
+        """Return, per (step, system), the targets seen live since the newest resolution.
+
+        A resolution is where a deployment begins anew: what was there before proves nothing.
+        """
         return self._targets(lambda target: target.seen_live, COMPLETED, DRILL_COMPLETED)
 
-    def ended(self) -> Mapping[tuple[str, str], frozenset[str]]:
-        """Return, per (step, system), the targets that an earlier halt read back as ended."""
+    def ended(self, now: datetime) -> Mapping[tuple[str, str], frozenset[str]]:
+        """Return, per (step, system), the targets that a halt still under way read back as ended.
+
+        Under way: not resolved, and ordered within `HALT_LASTS` of `now`. What was ended longer
+        ago says nothing about what was made since.
+        """
         ended = {Outcome.VERIFIED, Outcome.ALREADY}
-        return self._targets(lambda target: target.outcome in ended, COMPLETED)
+        since = now - HALT_LASTS
+        return self._targets(
+            lambda target: target.outcome in ended,
+            COMPLETED,
+            recent=lambda moment: moment is not None and moment >= since,
+        )
 
     def last_drill(self) -> PastDrill | None:
-        """Return the newest drill that passed; when none did, the newest; or None."""
+        """Return the newest completed drill, or None."""
         drills = [
             PastDrill(completed.order.id, at, completed.passed)
             for body, completed in self._completed(DRILL_COMPLETED)
             if (at := _moment(body.time)) is not None
         ]
-        passed = [drill for drill in drills if drill.passed]
-        newest = passed or drills
-        return newest[-1] if newest else None
+        return drills[-1] if drills else None
 
     def halts(self) -> list[PastHalt]:
         """Return every halt that was ordered, oldest first."""
@@ -114,10 +125,18 @@ class History:
         return [body for body, _ in self._completed(COMPLETED, DRILL_COMPLETED)]
 
     def _targets(
-        self, chosen: Callable[[_Target], bool], *types: str
+        self,
+        chosen: Callable[[_Target], bool],
+        *types: str,
+        recent: Callable[[datetime | None], bool] = lambda _moment: True,
     ) -> Mapping[tuple[str, str], frozenset[str]]:
         found: dict[tuple[str, str], set[str]] = {}
-        for _, completed in self._completed(*types):
+        for body, completed in self._completed(*types, RESOLVED):
+            if body.type == RESOLVED:
+                found.clear()
+                continue
+            if not recent(_moment(body.time)):
+                continue
             for result in completed.results:
                 targets = {target.target for target in result.targets if chosen(target)}
                 found.setdefault((result.step, result.system), set()).update(targets)
@@ -128,6 +147,9 @@ class History:
 
     def _completed(self, *types: str) -> Iterator[tuple[Body, _Completed]]:
         for body in self._of(*types):
+            if body.type == RESOLVED:
+                yield body, _Completed(_Order(""))
+                continue
             try:
                 yield body, msgspec.convert(body.data, type=_Completed)
             except msgspec.ValidationError:

@@ -1,5 +1,6 @@
 """Checking the touches in a journal: each against the key that was enrolled when it was made."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -8,11 +9,11 @@ from fido2.utils import websafe_decode
 from killswitch.authority.proof import verify_stored
 from killswitch.authority.ring import EnrolledKey
 from killswitch.errors import NotAuthorizedError
-from killswitch.journal.history import DRILL_ORDERED, KEY_ENROLLED, KEY_REMOVED, ORDERED
+from killswitch.journal.history import DRILL_ORDERED, KEY_ENROLLED, KEY_REMOVED, ORDERED, RESOLVED
 from killswitch.journal.store import GENESIS, Body, Event
 from killswitch.model import Mode, Proof
 
-_MODES: Final = {ORDERED: Mode.LIVE, DRILL_ORDERED: Mode.DRILL}
+_MODES: Final = {ORDERED: Mode.LIVE, DRILL_ORDERED: Mode.DRILL, RESOLVED: Mode.RELEASE}
 """The events that are nothing without a touch, and the mode that it must have been for."""
 
 
@@ -32,15 +33,21 @@ class _StoredProof(msgspec.Struct):
 class _SignedOrder(msgspec.Struct):
     id: str
     mode: Mode
+    reason: str
+    incident: str
     journal_size: int
     journal_head: str
 
 
 class TouchBook:
-    """The enrolled keys as the journal tells of them, event by event."""
+    """The enrolled keys as the journal tells of them, event by event.
 
-    def __init__(self) -> None:
-        self._keys: dict[bytes, EnrolledKey] = {}
+    Args:
+        known: keys that were enrolled elsewhere: with another laptop, or an older journal.
+    """
+
+    def __init__(self, known: Sequence[EnrolledKey] = ()) -> None:
+        self._keys = {key.credential_id: key for key in known}
         self._heads = [GENESIS.hex()]
         self.count = 0
         """How many touches were checked and found good."""
@@ -95,8 +102,13 @@ class TouchBook:
         """Return why a good touch does not belong to this event of this journal, or nothing."""
         if order.mode is not _MODES[body.type]:
             return f"its touch was for a {order.mode} order"
-        if body.id != f"{order.id}.ordered":
+        if body.id.rpartition(".")[0] != order.id:
             return f"its touch was for order {order.id}"
+        if body.type == RESOLVED and (body.data.get("halt"), body.data.get("note")) != (
+            order.incident,
+            order.reason,
+        ):
+            return "its touch was for another halt or note"
         # What was signed includes the journal as it was: whoever rewrote it cannot sign again.
         if self._heads[order.journal_size : order.journal_size + 1] != [order.journal_head]:
             return f"its touch was made on another journal, with {order.journal_size} events"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Final, Protocol
+from uuid import UUID
 
 from killswitch.errors import VendorError
 from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
@@ -69,7 +70,10 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RevokeCertificates:
-    """Every agent in `agents` (UUIDs) ends suspended and without an active certificate."""
+    """Every agent in `agents` ends suspended and without an active certificate.
+
+    ValueError for an agent that is no UUID.
+    """
 
     registry: Registry
     system: str
@@ -77,6 +81,13 @@ class RevokeCertificates:
     reason: str
     name: ClassVar[str] = "kakunin"
     evidence: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for agent_id in self.agents:
+            try:
+                UUID(agent_id)
+            except ValueError:
+                raise ValueError(f"an agent's id is a UUID, not {agent_id!r}") from None
 
     def plan(self) -> Plan:
         """List what is live of every agent; one that cannot be seen is blind by itself."""
@@ -96,7 +107,7 @@ class RevokeCertificates:
         tried = self.registry.tried(agent_id)
         perform = partial(self.registry.halt, agent_id, self.reason)
         rehearse = partial(self.registry.rehearse, agent_id)
-        halt = (Action("halt", target, perform, rehearse, phase=2, reversible=True),)
+        halt = (Action("halt", target, perform, rehearse, phase=2),)
         if not agent.certificates:
             # Each halt ends the newest certificate, also one that is not listed.
             done = agent.status in _STOPPED and tried.none_left

@@ -1,0 +1,79 @@
+"""What the documents say about the command line is what the command line does."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from killswitch.cli.app import app
+from killswitch.exit_codes import ExitCode
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Yield every `killswitch ...` in a code block or in backticks."""
+    for block in re.findall(r"```(?:bash|sh|console|text|cron)?\n(.*?)```", text, re.DOTALL):
+        joined = re.sub(r"\\\n\s*", " ", block)
+        yield from (line.strip() for line in joined.splitlines() if "killswitch" in line)
+    yield from re.findall(r"`(killswitch [^`\n]+)`", text)
+
+
+def words_of(line: str) -> list[str]:
+    """Return the words after `killswitch` in a line that runs it, or none."""
+    line = line.removeprefix("$ ").split("  #")[0].split(" | ")[0].split(" > ")[0]
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return []
+    return words[1:] if words and words[0] == "killswitch" else []
+
+
+def documented() -> list[str]:
+    lines = (line for document in DOCUMENTS for line in command_lines(document.read_text()))
+    return sorted({shlex.join(words) for line in lines if (words := words_of(line))})
+
+
+@pytest.mark.parametrize("line", documented())
+def test_every_command_in_the_documents_exists_with_its_options(line: str) -> None:
+    words = shlex.split(line)
+    command = typer.main.get_command(app)
+    if "--revoke" in words and words[0].startswith("-"):
+        words = ["revoke", *(word for word in words if word != "--revoke")]
+    options = {name for part in command.params for name in part.opts} | {"--help", "-h"}
+    for word in words:
+        inner = getattr(command, "commands", {}).get(word)
+        if inner is not None:
+            command = inner
+            options |= {name for part in command.params for name in part.opts}
+        elif word.startswith("-"):
+            assert word.split("=")[0] in options, f"no option {word} in: killswitch {line}"
+        elif hasattr(command, "commands"):
+            raise AssertionError(f"no command {word} in: killswitch {line}")
+
+
+def test_there_are_documented_commands_to_check() -> None:
+    assert len(documented()) > 20
+
+
+def test_the_runbooks_table_of_exit_codes_is_the_programs() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| (.+?) \|", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE
+    )
+    assert {int(code): text for code, text in rows} == {int(c): c.meaning for c in ExitCode}
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
+            if "://" not in link:
+                assert (document.parent / link).exists(), f"{document.name}: {link}"
