@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from killswitch.model import HaltReport, Mode, StepResult, TargetResult
+from killswitch.model import VANISHED, HaltReport, Mode, Outcome, StepResult, TargetResult
 
 _BY_HAND: Final = {
     "kubernetes": "kubectl delete pods --all --grace-period=1, then scale to 0",
@@ -30,17 +30,14 @@ def mode_word(mode: Mode, *, sandbox: bool) -> str:
     return "SANDBOX" if sandbox else mode.value.upper()
 
 
-def headline(report: HaltReport, *, stay_down_s: float, sandbox: bool) -> str:
+def headline(report: HaltReport, *, stay_down_s: float) -> str:
     """Return the first line: the verdict and how long it took."""
     if report.order.mode is Mode.DRILL:
         return _drill_headline(report)
     if not report.halted:
         return f"NOT HALTED  {_count(report)}, after {report.elapsed_s:.1f} s"
     verified_s = report.verified_s or 0.0
-    text = f"HALTED  verified in {verified_s:.1f} s, looked at again after {stay_down_s:g} s"
-    if sandbox:
-        text += " (a sandbox: nothing real was touched)"
-    return text
+    return f"HALTED  verified in {verified_s:.1f} s, looked at again after {stay_down_s:g} s"
 
 
 def answer_lines(report: HaltReport) -> list[Line]:
@@ -76,21 +73,25 @@ def summary(result: StepResult) -> str:
         first = worst[0]
         more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
         return f"{result.system}: {_target(first)}{more}"
-    seen = [t.saw for t in result.targets if t.outcome.ended and t.saw != "no longer there"]
-    done = ", ".join(_done(result))
-    return f"{result.system}: {'; '.join(part for part in (done, *dict.fromkeys(seen)) if part)}"
+    if result.outcome is Outcome.REHEARSED:
+        return f"{result.system}: may {_done(result)}"
+    acted = [target for target in result.targets if target.attempts]
+    shown = sorted(acted or result.targets, key=lambda target: -len(target.attempts))
+    seen = [target.saw for target in shown if target.saw not in {"", VANISHED}]
+    parts = list(dict.fromkeys(seen))
+    if not result.evidence:
+        parts.append(_done(result))
+    return f"{result.system}: {'; '.join(filter(None, parts))}"
 
 
-def _done(result: StepResult) -> Iterator[str]:
-    """Name what was done: the only action of its kind by its answer, more of them by number."""
-    by_verb: dict[str, list[str]] = {}
-    for target in result.targets:
-        good = [attempt for attempt in target.attempts if not attempt.error]
-        for verb in dict.fromkeys(attempt.verb for attempt in good):
-            answers = [attempt.summary for attempt in good if attempt.verb == verb]
-            by_verb.setdefault(verb, []).append(answers[-1])
-    for verb, answers in by_verb.items():
-        yield answers[0] if len(answers) == 1 else f"{verb} x{len(answers)}"
+def _done(result: StepResult) -> str:
+    """Name each kind of action that was answered well, and on how many targets."""
+    done = Counter(
+        verb
+        for target in result.targets
+        for verb in dict.fromkeys(each.verb for each in target.attempts if not each.error)
+    )
+    return ", ".join(verb if count == 1 else f"{verb} x{count}" for verb, count in done.items())
 
 
 def _drill_headline(report: HaltReport) -> str:

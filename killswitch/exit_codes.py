@@ -1,8 +1,10 @@
 """What the exit code says; one table for the program, the help and the documentation."""
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from killswitch.model import HaltReport, Mode, Outcome
+if TYPE_CHECKING:
+    from killswitch.model import HaltReport
 
 
 class ExitCode(IntEnum):
@@ -43,8 +45,10 @@ _MEANINGS = {
 }
 
 
-def exit_code(report: HaltReport) -> ExitCode:
+def exit_code(report: "HaltReport") -> ExitCode:
     """Return the code that says what `report` says; a function of the report and nothing else."""
+    from killswitch.model import Mode, Outcome  # noqa: PLC0415 (the first line must not wait)
+
     if report.order.mode is Mode.DRILL:
         return ExitCode.OK if report.passed else ExitCode.NOT_READY
     if report.halted:

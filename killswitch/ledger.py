@@ -3,6 +3,7 @@
 import math
 
 from killswitch.model import (
+    VANISHED,
     Action,
     Attempt,
     Blind,
@@ -270,7 +271,7 @@ class Ledger:
             # Only what this run saw live may vanish; a part that was never seen stays blind.
             if record.seen_live:
                 record.sight = Sight.CLEAR
-                record.saw = "no longer there"
+                record.saw = VANISHED
                 record.withheld = ""
 
     def _turn_blind(self, record: Record, reason: str, *, lasting: bool) -> None:

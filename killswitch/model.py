@@ -9,6 +9,9 @@ from typing import Final, Protocol
 
 import rfc8785
 
+VANISHED: Final = "no longer there"
+"""What was seen of a target that a later look, which saw everything, did not find any more."""
+
 ORDER_DOMAIN: Final = b"killswitch/order/v1\n"
 
 

@@ -217,7 +217,7 @@ def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended
     needed = [section.api_key, section.api_secret]
     for key in section.held:
         needed += [key.api_key, key.api_secret]
-    scope = "every key it lists, its open orders, then its own key"
+    scope = "keys, open orders, own key last"
     return Unit("bybit", section.name, "revoke", scope, tuple(needed), False, client.warm, build)
 
 

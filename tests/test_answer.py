@@ -94,7 +94,7 @@ def report(
 
 
 def first_line(results: Sequence[StepResult], mode: Mode = Mode.LIVE) -> str:
-    return headline(report(results, mode=mode), stay_down_s=5.0, sandbox=False)
+    return headline(report(results, mode=mode), stay_down_s=5.0)
 
 
 def one(outcome: Outcome) -> StepResult:
@@ -126,11 +126,6 @@ def test_halted_is_said_with_how_long_it_took() -> None:
     assert first_line([one(V), one(A)]) == "HALTED  verified in 2.3 s, looked at again after 5 s"
 
 
-def test_a_sandbox_says_that_nothing_real_was_touched() -> None:
-    line = headline(report([one(V)]), stay_down_s=0.5, sandbox=True)
-    assert line.endswith("after 0.5 s (a sandbox: nothing real was touched)")
-
-
 @pytest.mark.parametrize(
     ("outcomes", "words"),
     [
@@ -155,7 +150,7 @@ def test_what_only_tells_or_records_is_not_counted() -> None:
 
 def test_an_order_that_performed_nothing_is_no_halt() -> None:
     looked = replace(report([one(A)]), halted=False)
-    line = headline(looked, stay_down_s=5.0, sandbox=False)
+    line = headline(looked, stay_down_s=5.0)
     assert line == "NOT HALTED  nothing was performed, after 8.0 s"
 
 
@@ -257,20 +252,22 @@ def test_who_ordered_it_is_told(mode: Mode, proof: Proof | None, words: str) -> 
         (step(target("a", F, "still live: wipe"), target("b", V)), "a: still live: wipe"),
         (step(target("a", U, "cut"), target("b", U), target("c", S)), "a: cut (and 1 more)"),
         (step(target("a", A, "no key left")), "no key left"),
-        (step(target("a", V, "gone", attempt("wipe", "204"))), "204; gone"),
+        (step(target("a", V, "gone", attempt("wipe", "204"))), "gone; wipe"),
         (
             step(
                 target("a", V, "gone", attempt("wipe", "204")),
                 target("b", V, "gone", attempt("wipe", error="cut"), attempt("wipe", "204")),
             ),
-            "wipe x2; gone",
+            "gone; wipe x2",
         ),
         (
             step(target("a", V, "no longer there", attempt("cut", "ok"), attempt("wipe", "204"))),
-            "ok, 204",
+            "cut, wipe",
         ),
         (step(target("a", V, "gone", attempt("wipe", error="cut"))), "gone"),
-        (step(target("a", R, "may delete", attempt("wipe", "may delete"))), "may delete"),
+        (step(target("a", A, "whole"), target("b", V, "gone", attempt("wipe"))), "gone; wipe"),
+        (step(target("m", V, "event 7", attempt("append", "ok")), evidence=True), "event 7"),
+        (step(target("a", R, "may delete", attempt("wipe", "may delete"))), "may wipe"),
     ],
 )
 def test_a_step_is_told_in_one_line(result: StepResult, line: str) -> None:

@@ -22,10 +22,14 @@ DOCUMENTS = [
 
 def command_lines(text: str) -> Iterator[str]:
     """Yield every `killswitch ...` in a code block or in backticks."""
-    for block in re.findall(r"```(?:bash|sh|console|text|cron)?\n(.*?)```", text, re.DOTALL):
-        joined = re.sub(r"\\\n\s*", " ", block)
-        yield from (line.strip() for line in joined.splitlines() if "killswitch" in line)
-    yield from re.findall(r"`(killswitch [^`\n]+)`", text)
+    inside = False
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.lstrip().startswith("```"):
+            inside = not inside
+        elif inside:
+            yield line.strip()
+        else:
+            yield from re.findall(r"`(killswitch [^`]+)`", line)
 
 
 def words_of(line: str) -> list[str]:

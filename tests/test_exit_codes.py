@@ -140,7 +140,6 @@ def test_every_error_ends_with_a_code_of_the_table() -> None:
         "UsageError": "USAGE",
         "NotAuthorizedError": "NOT_AUTHORISED",
         "ConfigError": "CONFIGURATION",
-        "NotReadyError": "NOT_READY",
         "AbortedError": "ABORTED",
     }
 

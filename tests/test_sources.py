@@ -12,7 +12,7 @@ import pytest
 from killswitch.config import load_config
 from killswitch.errors import RefusedError, UnreachableError, VendorError
 from killswitch.secret import Secret
-from killswitch.sources import Sources, name_of
+from killswitch.sources import Sources, check_source, name_of
 
 
 @pytest.fixture
@@ -216,3 +216,12 @@ def test_a_fault_that_nobody_foresaw_costs_that_secret_alone() -> None:
 )
 def test_of_a_source_its_place_is_shown_and_nothing_else(source: str, shown: str) -> None:
     assert name_of(source) == shown
+
+
+def test_a_source_can_be_checked_without_being_read() -> None:
+    for good in ("env:NOT_SET", "file:missing", "command:false"):
+        check_source(good)
+    for clear in ("hvs.in-clear-86", "123456:in-clear-86", ""):
+        with pytest.raises(ValueError, match="stands in the configuration itself") as caught:
+            check_source(clear)
+        assert "in-clear-86" not in str(caught.value)

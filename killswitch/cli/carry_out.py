@@ -91,13 +91,6 @@ class Run:
     # Before the touch.
 
     def _show_plan(self, parts: Sequence[Unit]) -> None:
-        what = "halt" if self._wish.mode is Mode.LIVE else "drill"
-        digest = self._config.sha256
-        self._terminal.ask(
-            self._word,
-            f'{what} "{self._config.name}" with {self._config.path.name} '
-            f"({digest[:4]} {digest[4:8]})",
-        )
         for unit in parts:
             line = f"   {unit.does:<8} {unit.kind:<11} {unit.system}"
             self._terminal.say(self._word, f"{line}: {unit.scope}" if unit.scope else line)
@@ -198,7 +191,7 @@ class Run:
         lines += [f"{line.label}: {line.text}" for line in answer_lines(report)]
         head = self._head()
         lines.append(f"journal {head.size}:{head.hash[:16]}")
-        title = headline(report, stay_down_s=self._limits.stay_down_s, sandbox=self._sandbox)
+        title = headline(report, stay_down_s=self._limits.stay_down_s)
         message = self._message(f"{self._word}: {title}", lines, "result")
         return [
             unit.step(message, may_write=True, system=f"{unit.system}, result")
@@ -233,10 +226,12 @@ class Run:
         from killswitch.document import report_document
 
         terminal = self._terminal
-        title = headline(report, stay_down_s=self._limits.stay_down_s, sandbox=self._sandbox)
+        title = headline(report, stay_down_s=self._limits.stay_down_s)
         terminal.hint("")
         terminal.verdict(title, good=exit_code(report) is ExitCode.OK)
         terminal.result(f"        {touched_by(report)}")
+        if self._sandbox:
+            terminal.result("        a sandbox: nothing real was touched")
         terminal.lines(answer_lines(report))
         terminal.document(report_document(report, sandbox=self._sandbox))
 

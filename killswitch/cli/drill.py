@@ -24,16 +24,17 @@ def drill(
     Without a configuration it halts a small world on this machine for real, so that you can see
     all of it in one command.
     """
+    if session.find_config() is None:
+        session.end(_drill_in_sandbox(session, touch_timeout, deadline, yes=yes))
+    from killswitch.cli.announce import announced
+
+    config = announced(session, live=False)
     from killswitch.cli.carry_out import Run, Wish
-    from killswitch.config import load_config
     from killswitch.exit_codes import exit_code
     from killswitch.model import Mode
 
-    path = session.find_config()
-    if path is None:
-        session.end(_drill_in_sandbox(session, touch_timeout, deadline, yes=yes))
     wish = Wish(mode=Mode.DRILL, touch_timeout_s=touch_timeout, deadline_s=deadline, yes=yes)
-    session.end(exit_code(Run(session, load_config(path), wish).carry_out()))
+    session.end(exit_code(Run(session, config, wish).carry_out()))
 
 
 def _drill_in_sandbox(
@@ -48,14 +49,14 @@ def _drill_in_sandbox(
         "SANDBOX", "no killswitch.toml: drilling against a small world on this machine"
     )
     world_class = demand_sandbox()
-    with tempfile.TemporaryDirectory(prefix="killswitch-sandbox-") as folder:
-        with world_class.running(Path(folder), now=session.now()) as world:
-            config = load_config(world.config_file)
-            wish = Wish(mode=Mode.LIVE, touch_timeout_s=touch_timeout, deadline_s=deadline, yes=yes)
-            report = Run(session, config, wish).carry_out()
-        journal = config.journal_file
+    with (
+        tempfile.TemporaryDirectory(prefix="killswitch-sandbox-") as folder,
+        world_class.running(Path(folder), now=session.now()) as world,
+    ):
+        wish = Wish(mode=Mode.LIVE, touch_timeout_s=touch_timeout, deadline_s=deadline, yes=yes)
+        report = Run(session, load_config(world.config_file), wish).carry_out()
     session.terminal.result(
-        f" {'look':<12} killswitch journal verify {journal} · killswitch report · killswitch init"
+        f" {'look':<12} killswitch report · killswitch journal verify · killswitch init"
     )
     return exit_code(report)
 

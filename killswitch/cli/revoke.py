@@ -38,12 +38,13 @@ def revoke(
     chats, and says HALTED only after it has read everything back. Running it again does only
     what is left.
     """
+    from killswitch.cli.announce import announced
+
+    config = announced(session, live=True)
     from killswitch.cli.carry_out import Run, Wish
-    from killswitch.config import load_config
     from killswitch.exit_codes import exit_code
     from killswitch.model import Mode
 
-    config = load_config(session.demand_config())
     wish = Wish(
         mode=Mode.LIVE,
         reason=reason,

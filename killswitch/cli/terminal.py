@@ -146,11 +146,9 @@ class Terminal:
         """Print one step's line to stderr."""
         symbol, style = _SYMBOLS[outcome.value]
         with self._styled(self._err, style) as (on, off):
-            head = f"{on}{symbol} {outcome.value:<9}{off}"
-            body = f"{step:<11} {text}"
-            self._line(
-                self._err, mode, f"{head} {_fit(body, _WIDTH - len(mode) - 22)} {at_s:5.1f} s"
-            )
+            head = f"{on}{symbol} {outcome.value:<9}{off} {step:<11}"
+            room = _WIDTH - len(mode) - 35
+            self._line(self._err, mode, f"{head} {_fit(text, room)} {at_s:5.1f} s")
 
     def console(self) -> "Console":
         """Return rich's console on stderr, for what is updated in place."""

@@ -76,8 +76,9 @@ class TouchBook:
 
     def _remove(self, data: dict[str, Any]) -> str:
         key = _key(data)
-        if key is None or self._keys.pop(key.credential_id, None) is None:
-            return "a removal of no enrolled key"
+        if key is None:
+            return "a removal without a key"
+        self._keys.pop(key.credential_id, None)  # perhaps enrolled elsewhere, long ago
         return ""
 
     def _check_order(self, body: Body) -> str:
@@ -102,7 +103,7 @@ class TouchBook:
         """Return why a good touch does not belong to this event of this journal, or nothing."""
         if order.mode is not _MODES[body.type]:
             return f"its touch was for a {order.mode} order"
-        if body.id.rpartition(".")[0] != order.id:
+        if body.id != f"{order.id}.{body.type.rpartition('.')[2]}":
             return f"its touch was for order {order.id}"
         if body.type == RESOLVED and (body.data.get("halt"), body.data.get("note")) != (
             order.incident,

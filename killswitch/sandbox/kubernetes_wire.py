@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
+from uuid import NAMESPACE_URL, uuid5
 
 from werkzeug.wrappers import Request
 
@@ -55,7 +56,9 @@ def pod_json(space: Namespace, pod: Pod) -> Json:
     if pod.owner:
         kind, name = pod.owner
         kind = "ReplicaSet" if kind == "Deployment" else kind
-        owner = {"apiVersion": "apps/v1", "kind": kind, "name": name, "controller": True}
+        uid = str(uuid5(NAMESPACE_URL, f"{kind}/{space.name}/{name}"))
+        owner = {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid}
+        owner |= {"controller": True, "blockOwnerDeletion": True}
         more["ownerReferences"] = [owner]
     meta = _meta(space, pod, **more)
     if pod.delete_at is not None:
@@ -92,6 +95,8 @@ def workload_json(space: Namespace, workload: Workload, blocked: str) -> Json:
         annotations=workload.annotations,
     )
     status: Json = {"observedGeneration": workload.generation}
+    if workload.kind == "StatefulSet":
+        status["replicas"] = 0  # a Deployment's zero is left out, a StatefulSet's is not
     if mine := _count(space, workload):
         status |= {"replicas": mine, "readyReplicas": mine, "availableReplicas": mine}
     if blocked and mine < workload.replicas:

@@ -93,7 +93,7 @@ class RevokeKeys:
 
     def _stays(self, place: str, account: Account, stops: int) -> Plan:
         left = [f"{it} on {place}: killswitch does not close positions" for it in account.positions]
-        left += [f"{stops} stop orders on {place}: they protect positions"] if stops else []
+        left += [_stop_orders(stops, place)] if stops else []
         notes = [Note("still open", text, WEB) for text in left]
         if account.no_positions:
             notes.append(_hidden(f"positions on {place}: {account.no_positions}"))
@@ -112,6 +112,11 @@ def _end(target: str, saw: str, seen: Listed | Account) -> Plan:
     if seen.missing:
         return Plan(blind=(Blind(target, seen.missing, seen.lasting),))
     return Plan(clear=(Clear(target, saw),))
+
+
+def _stop_orders(count: int, place: str) -> str:
+    many = "s" if count != 1 else ""
+    return f"{count} stop order{many} left on {place}, to protect positions"
 
 
 def _hidden(text: str) -> Note:

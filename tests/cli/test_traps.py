@@ -32,7 +32,7 @@ class Trapped:
 def halt_in_trap(trap: str, folder: Path) -> Trapped:
     folder.mkdir()
     with running_world(folder, stay_down_s=1.2, patience_s=2.0) as world:
-        config = ["--yes", "--config", world.config_file]
+        config = ["--yes", "--config", str(world.config_file)]
         drill = killswitch(["drill", *config], folder)
         assert drill.code == 0, drill.out + drill.err
         vendor, _, name = trap.partition("-")
@@ -48,10 +48,17 @@ def halt_in_trap(trap: str, folder: Path) -> Trapped:
 
 
 @pytest.fixture(scope="module")
-def trapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Trapped]]]:
+def trapped(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Trapped]]]:
+    """Start every trap that a test asks for, a few at once: most of their time is waiting."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    wanted = dict.fromkeys(call.params["trap"] for call in calls if call and "trap" in call.params)
     base = tmp_path_factory.mktemp("traps")
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {trap: pool.submit(halt_in_trap, trap, base / trap) for trap in TRAPS}
+        yield {
+            trap: pool.submit(halt_in_trap, trap, base / trap) for trap in wanted if trap in TRAPS
+        }
 
 
 @pytest.mark.timeout(900)

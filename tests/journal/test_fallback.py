@@ -6,6 +6,7 @@ import resource
 import stat
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -121,3 +122,24 @@ def test_a_file_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> None:
     for use in (folder.lines, lambda: folder.append(event("e1"))):
         with pytest.raises(UnreachableError, match="Is a directory"):
             use()
+
+
+def test_what_waits_is_merged_and_then_put_aside_and_kept(log: FallbackLog) -> None:
+    now = datetime(2026, 11, 21, 3, 14, 7, tzinfo=UTC)
+    log.put_aside(now)
+    assert log.waiting() == []
+    log.append(event("e1", "text"))
+    log.append(event("e2"))
+    os.truncate(log.path, log.path.stat().st_size - 10)
+    assert log.waiting() == [event("e1", "text")]
+    kept = log.path.read_bytes()
+    log.put_aside(now)
+    assert log.lines() == []
+    aside = log.path.with_name("fallback.jsonl.merged-20261121T031407")
+    assert aside.read_bytes() == kept
+    log.append(event("e3"))
+    aside.unlink()
+    aside.mkdir()
+    with pytest.raises(UnreachableError, match="Is a directory"):
+        log.put_aside(now)
+    assert [each.id for each in log.waiting()] == ["e3"]

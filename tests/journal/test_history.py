@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -13,6 +13,7 @@ from killswitch.journal.store import GENESIS, Event, NewEvent, chained
 from tests.engine.simulator import Faults, Simulator, Thing, WorldStep, make_assignment
 
 AT = "2026-11-21T03:14:07Z"
+NOW = datetime(2026, 11, 21, 4, tzinfo=UTC)
 SHORT = Limits(deadline_s=30, wrap_up_s=1, patience_s=3, stay_down_s=1)
 
 
@@ -52,7 +53,7 @@ def targets(id_: str, kind: str, *found: dict[str, object], step: str = "vault")
 
 def test_an_empty_journal_remembers_nothing() -> None:
     past = history()
-    assert past.seen() == past.ended() == {}
+    assert past.seen() == past.ended(NOW) == {}
     assert past.last_drill() is None
     assert past.halts() == []
     assert past.reports() == []
@@ -83,7 +84,7 @@ def test_what_a_run_saw_live_or_ended_is_remembered(
 ) -> None:
     past = history(targets("h1", "halt.completed", {"target": "path a"} | found))
     assert ("path a" in past.seen()["vault", "prod"]) is seen
-    assert ("path a" in past.ended()["vault", "prod"]) is ended
+    assert ("path a" in past.ended(NOW)["vault", "prod"]) is ended
 
 
 def test_targets_of_all_runs_are_put_together_per_system() -> None:
@@ -93,7 +94,22 @@ def test_targets_of_all_runs_are_put_together_per_system() -> None:
         targets("h2", "halt.completed", {"target": "c", "outcome": "verified"}, step="bybit"),
     )
     assert past.seen() == {("vault", "prod"): {"a", "b"}, ("bybit", "prod"): {"c"}}
-    assert past.ended() == {("vault", "prod"): {"b"}, ("bybit", "prod"): {"c"}}
+    assert past.ended(NOW) == {("vault", "prod"): {"b"}, ("bybit", "prod"): {"c"}}
+
+
+def test_a_resolution_begins_anew() -> None:
+    past = history(
+        targets("h1", "halt.completed", {"target": "a", "outcome": "verified"}),
+        NewEvent("r1.resolved", "halt.resolved", AT, {"halt": "h1"}),
+        targets("h2", "halt.completed", {"target": "b", "outcome": "verified"}),
+    )
+    assert past.seen() == past.ended(NOW) == {("vault", "prod"): {"b"}}
+
+
+def test_what_was_ended_long_ago_says_nothing_about_today() -> None:
+    past = history(targets("h1", "halt.completed", {"target": "a", "outcome": "verified"}))
+    assert past.ended(NOW + timedelta(hours=25)) == {}
+    assert past.seen() == {("vault", "prod"): {"a"}}
 
 
 @pytest.mark.parametrize("lost", ["lost_after", "hang"])
@@ -121,23 +137,14 @@ def test_a_second_run_ends_what_the_first_could_not_read_back(lost: str) -> None
 # Drills.
 
 
-def test_the_newest_drill_that_passed_counts() -> None:
-    past = history(
-        drill("d1", "2026-01-05T08:00:00Z", passed=True),
-        drill("d2", "2026-04-05T10:00:00+02:00", passed=True),
-        drill("d3", "2026-07-05T08:00:00Z", passed=False),
-    )
-    assert past.last_drill() == PastDrill("d2", datetime(2026, 4, 5, 8, tzinfo=UTC), passed=True)
-
-
-def test_when_no_drill_passed_the_newest_is_told() -> None:
-    past = history(
-        drill("d1", "2026-01-05T08:00:00Z", passed=False),
-        drill("d2", "2026-04-05T08:00:00Z", passed=False),
-    )
-    newest = past.last_drill()
+def test_the_newest_drill_is_told_whether_it_passed_or_not() -> None:
+    first = drill("d1", "2026-01-05T08:00:00Z", passed=False)
+    second = drill("d2", "2026-04-05T10:00:00+02:00", passed=True)
+    at = datetime(2026, 4, 5, 8, tzinfo=UTC)
+    assert history(first, second).last_drill() == PastDrill("d2", at, passed=True)
+    newest = history(second, first).last_drill()
     assert newest is not None
-    assert (newest.id, newest.passed) == ("d2", False)
+    assert (newest.id, newest.passed) == ("d1", False)
 
 
 @pytest.mark.parametrize("at", ["", "yesterday", "0001-01-01T00:00:00+14:00"])
@@ -190,12 +197,13 @@ def test_reports_are_the_completed_runs_in_their_order() -> None:
         NewEvent("x", "halt.completed", AT, {"order": {"id": "x"}, "results": [{"step": 1}]}),
         NewEvent("x", "drill.completed", AT, {"order": None}),
         NewEvent("x", "halt.resolved", AT, {}),
+        b'{"data":{},"id":"x","time":"?","type":"halt.completed","v":1}',
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_cannot_be_read_is_passed_over(junk: NewEvent | bytes) -> None:
     past = history(junk, ordered("h1"), junk, completed("h1", halted=True))
     assert past.halts() == [PastHalt("h1", AT, halted=True, resolved=False)]
-    assert past.seen() == past.ended() == {}
+    assert past.seen() == past.ended(NOW) == {}
     assert past.last_drill() is None
     assert len(past.reports()) == 1

@@ -190,12 +190,13 @@ def test_a_drills_proof_under_a_live_order_is_found(desk: Desk) -> None:
     assert_found(desk, "wrong challenge")
 
 
-def test_a_touch_used_twice_is_found(desk: Desk) -> None:
+@pytest.mark.parametrize("other", ["20261121-0500-zzzz.ordered", "{}.again"])
+def test_a_touch_used_twice_is_found(desk: Desk, other: str) -> None:
     order = desk.order()
     proof = desk.touch(order)
     desk.record(order, proof)
     again: dict[str, object] = {"order": order.to_bytes().decode(), "proof": proof}
-    desk.write("20261121-0500-zzzz.ordered", "halt.ordered", again)
+    desk.write(other.format(order.id), "halt.ordered", again)
     assert_found(desk, f"its touch was for order {order.id}")
 
 
@@ -250,13 +251,53 @@ def test_a_change_of_keys_without_a_key_is_found(
     desk: Desk, type_: str, data: dict[str, object]
 ) -> None:
     desk.write("k", type_, data)
-    assert_found(desk, "an enrolment without a key" if "en" in type_ else "a removal of no")
+    assert_found(desk, "an enrolment without a key" if "en" in type_ else "a removal without")
 
 
-def test_a_removal_of_a_key_that_is_not_there_is_found(desk: Desk) -> None:
-    desk.make_key("stranger")
-    desk.remove("stranger")
-    assert_found(desk, "a removal of no enrolled key")
+def test_a_removal_of_a_key_that_was_enrolled_elsewhere_is_no_fault(desk: Desk) -> None:
+    desk.make_key("elsewhere")
+    desk.remove("elsewhere")
+    assert desk.check()[0].finding is Finding.INTACT
+
+
+def test_a_key_known_from_elsewhere_is_good_until_it_is_removed(desk: Desk) -> None:
+    key = desk.make_key("elsewhere")
+    order = desk.order()
+    desk.record(order, desk.touch(order, "elsewhere"))
+    verdict, touches = check(desk.journal.events(), [key])
+    assert (verdict.finding, touches) == (Finding.INTACT, 1)
+    desk.remove("elsewhere")
+    after = desk.order()
+    desk.record(after, desk.touch(after, "elsewhere"))
+    verdict, touches = check(desk.journal.events(), [key])
+    assert (verdict.bad_seq, touches) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ({}, ""),
+        ({"halt": "h2"}, "its touch was for another halt or note"),
+        ({"note": "all is well"}, "its touch was for another halt or note"),
+    ],
+    ids=str,
+)
+def test_a_resolution_is_what_was_touched(
+    desk: Desk, data: dict[str, object], problem: str
+) -> None:
+    order = replace(desk.order(Mode.RELEASE), incident="h1", reason="keys were made anew")
+    desk.write(
+        f"{order.id}.resolved",
+        "halt.resolved",
+        {
+            "order": order.to_bytes().decode(),
+            "proof": desk.touch(order),
+            "halt": "h1",
+            "note": "keys were made anew",
+        }
+        | data,
+    )
+    assert desk.check()[0].problem == problem
 
 
 def test_a_forged_public_key_is_a_bad_touch_and_not_a_crash(desk: Desk) -> None:

@@ -189,6 +189,23 @@ def test_a_tail_that_was_cut_off_shows_only_against_a_head_kept_elsewhere(
     assert (now.size, now.head) != (kept.size, kept.head)
 
 
+def test_a_head_kept_elsewhere_finds_what_the_chain_cannot(journal: Journal) -> None:
+    events = journal.events()
+    digest = events[3].hash.hex()
+    for anchor in ("", f"4:{digest}", f"4:{digest[:16].upper()}", "0:00"):
+        assert check(events, anchor=anchor)[0].finding is Finding.INTACT
+    for anchor, problem in (
+        (f"3:{digest}", "event 3 is another one than was seen elsewhere"),
+        (f"9:{digest}", "9 events were seen elsewhere, 6 are left"),
+        ("4:", "'4:' is not a head: SIZE:HASH"),
+        (digest, f"'{digest}' is not a head: SIZE:HASH"),
+        (f"-1:{digest}", f"'-1:{digest}' is not a head: SIZE:HASH"),
+    ):
+        verdict, _ = check(events, anchor=anchor)
+        assert (verdict.finding, verdict.problem) == (Finding.TAMPERED, problem)
+    assert check(events[1:], anchor=f"4:{digest}")[0].bad_seq == 2, "the chain comes first"
+
+
 def test_what_the_check_of_touches_finds_counts_like_the_chain(journal: Journal) -> None:
     seen: list[int] = []
 

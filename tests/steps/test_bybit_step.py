@@ -94,7 +94,7 @@ def test_the_notes_say_what_is_not_done_in_the_same_words_each_time(make: Make) 
     notes = step.plan().notes
     assert {(note.kind, note.text) for note in notes} == {
         ("still open", "BTCUSDT long 0.40 on sub 101: killswitch does not close positions"),
-        ("still open", "1 stop orders on sub 101: they protect positions"),
+        ("still open", "1 stop order left on sub 101, to protect positions"),
         ("cannot see", "orders on sub 102: no key is held there"),
         ("cannot see", "orders on main account: no key is held there"),
         ("cannot see", "other master keys of main-desk are not visible"),
