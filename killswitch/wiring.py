@@ -130,9 +130,24 @@ def _unit(config: Config, system: System, sources: Sources, ended: Ended) -> Uni
         unit = _whole(config, system.section, sources, ended)
         for source in unit.sources:
             check_source(source)
-        return unit
+        return _loading_first(unit)
     except (ValueError, ImportError) as error:
         return _broken(system, str(error))
+
+
+def _loading_first(unit: Unit) -> Unit:
+    """Return the unit with its vendor imported before anything else of it happens."""
+    from killswitch.clients.loading import load
+
+    def warm() -> str:
+        load(unit.kind)
+        return unit.warm()
+
+    def build(may_write: bool, message: Message) -> Step:
+        load(unit.kind)
+        return unit.build(may_write, message)
+
+    return replace(unit, warm=warm, build=build)
 
 
 def _whole(config: Config, section: SystemSection, sources: Sources, ended: Ended) -> Unit:

@@ -57,7 +57,7 @@ def pod_json(space: Namespace, pod: Pod) -> Json:
         kind, name = pod.owner
         kind = "ReplicaSet" if kind == "Deployment" else kind
         uid = str(uuid5(NAMESPACE_URL, f"{kind}/{space.name}/{name}"))
-        owner = {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid}
+        owner: Json = {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid}
         owner |= {"controller": True, "blockOwnerDeletion": True}
         more["ownerReferences"] = [owner]
     meta = _meta(space, pod, **more)

@@ -30,6 +30,7 @@ from killswitch.task import Call, Done
 from killswitch.verdict import Intent
 
 ORIGIN = 1_000.0
+MOST_EVENTS = 20_000
 
 
 def make_order(mode: Mode = Mode.LIVE) -> Order:
@@ -146,6 +147,7 @@ class Simulator:
         self.answered: dict[str, list[float]] = {}
         """Per call's label, when the world was seen by each look that was answered in time."""
         self._receipts: list[tuple[str, float]] = []
+        self.events = 0
         self._heap: list[tuple[float, int, Callable[[], Event | None]]] = []
         self._sequence = itertools.count()
 
@@ -160,6 +162,8 @@ class Simulator:
         try:
             wait = next(flow)
             while True:
+                self.events += 1
+                assert self.events < MOST_EVENTS, "the engine spins"
                 for call in wait.calls:
                     self._start(call)
                 wait = flow.send(self._next_event(wait.until))

@@ -1,0 +1,29 @@
+"""Importing the vendors' packages, one thread at a time.
+
+They import each other in circles: two threads in the middle of it at once see half a module.
+"""
+
+import importlib
+import threading
+from collections.abc import Mapping
+from typing import Final
+
+from killswitch.clients.telegram_wire import library
+
+_TURN: Final = threading.Lock()
+_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
+    "kubernetes": ("kubernetes.client.api_client", "kubernetes.client.configuration"),
+    "bybit": ("pybit.unified_trading",),
+    "kakunin": ("httpx",),
+    "vault": ("requests", "hvac"),
+    "telegram": ("httpx",),
+}
+
+
+def load(kind: str) -> None:
+    """Import everything that the client of `kind` will import; raises ImportError."""
+    with _TURN:
+        for name in _MODULES.get(kind, ()):
+            importlib.import_module(name)
+        if kind == "telegram":
+            library()  # sets what the library reads from the environment as it is imported
