@@ -71,6 +71,8 @@ def summary(result: StepResult) -> str:
     worst = [target for target in result.targets if target.outcome is result.outcome]
     if not result.outcome.good:
         first = worst[0]
+        if result.outcome is Outcome.SENT and len(worst) > 1:
+            return f"{result.system}: {len(worst)} targets {first.saw}"
         more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
         return f"{result.system}: {_target(first)}{more}"
     if result.outcome is Outcome.REHEARSED:

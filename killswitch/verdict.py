@@ -6,7 +6,7 @@ from typing import assert_never
 
 from killswitch.model import Attempt, Outcome, TargetResult
 
-LOOKED_ONCE = "seen ended once, not looked at again in time"
+LOOKED_ONCE = "ended, not yet looked at again"
 
 
 class Intent(StrEnum):

@@ -282,3 +282,8 @@ def test_an_error_that_is_over_is_not_told() -> None:
 def test_no_line_of_a_step_that_is_not_well_sounds_as_if_it_were(outcome: Outcome) -> None:
     result = step(target("a", outcome, "why", attempt("wipe", "204")), target("b", V, "gone"))
     assert summary(result) == "prod: a: why"
+
+
+def test_several_targets_that_were_only_sent_are_told_by_their_number() -> None:
+    result = step(target("a", S, "ended, not yet looked at again"), target("b", S, "ended"))
+    assert summary(result) == "prod: 2 targets ended, not yet looked at again"

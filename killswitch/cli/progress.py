@@ -44,7 +44,7 @@ class LineProgress(Progress):
 
 
 class LiveProgress(Progress):
-    """A table that is drawn anew in its place."""
+    """The same lines, drawn anew in their place."""
 
     def __init__(self, terminal: Terminal, mode: str) -> None:
         self._terminal = terminal
@@ -70,7 +70,7 @@ class LiveProgress(Progress):
     def show(self, results: Sequence[StepResult]) -> None:
         """Draw the results so far."""
         elapsed_s = time.monotonic() - self._started
-        table = self._terminal.step_table(self._mode, results, elapsed_s)
+        block = self._terminal.step_block(self._mode, results, elapsed_s)
         if self._live is not None:
             with contextlib.suppress(OSError):
-                self._live.update(table, refresh=True)
+                self._live.update(block, refresh=True)

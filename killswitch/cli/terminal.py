@@ -18,7 +18,7 @@ from killswitch.secret import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
     from killswitch.answer import Line
     from killswitch.model import Outcome, StepResult
@@ -147,8 +147,8 @@ class Terminal:
         symbol, style = _SYMBOLS[outcome.value]
         with self._styled(self._err, style) as (on, off):
             head = f"{on}{symbol} {outcome.value:<9}{off} {step:<11}"
-            room = _WIDTH - len(mode) - 35
-            self._line(self._err, mode, f"{head} {_fit(text, room)} {at_s:5.1f} s")
+            text = _fit(text, _text_width(mode))
+            self._line(self._err, mode, f"{head} {text} {at_s:5.1f} s")
 
     def console(self) -> "Console":
         """Return rich's console on stderr, for what is updated in place."""
@@ -160,30 +160,22 @@ class Terminal:
             )
         return self._err_console
 
-    def step_table(self, mode: str, results: Sequence["StepResult"], elapsed_s: float) -> "Table":
-        """Return the steps as a table for a terminal."""
-        from rich.table import Table
+    def step_block(self, mode: str, results: Sequence["StepResult"], elapsed_s: float) -> "Text":
+        """Return the steps' lines as one block, to be drawn in place."""
         from rich.text import Text
 
         from killswitch.answer import summary
 
-        table = Table.grid(padding=(0, 1), expand=False)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        table.add_column(no_wrap=True, justify="right")
+        block = Text(no_wrap=True, overflow="crop")
         for result in results:
             symbol, style = _SYMBOLS[result.outcome.value]
-            done = result.outcome.good
-            table.add_row(
-                Text(mode, style=_MODE_STYLES.get(mode, "bold")),
-                Text(f"{symbol} {result.outcome.value}", style=style),
-                Text(result.step),
-                Text(redact(summary(result))),
-                Text(f"{shown_s(result) if done else elapsed_s:.1f} s"),
-            )
-        return table
+            at_s = shown_s(result) if result.outcome.good else elapsed_s
+            text = _fit(redact(summary(result)), _text_width(mode))
+            block.append(mode, _MODE_STYLES.get(mode, "bold"))
+            block.append(f"  {symbol} {result.outcome.value:<9}", style)
+            block.append(f" {result.step:<11} {text} {at_s:5.1f} s\n")
+        block.rstrip()
+        return block
 
     def _line(self, stream: IO[str], mode: str, text: str) -> None:
         with self._styled(stream, _MODE_STYLES.get(mode, "bold")) as (on, off):
@@ -236,6 +228,10 @@ class Progress:
 def shown_s(result: "StepResult") -> float:
     """Return the time to show for a step: when it was first read back clean, else the latest."""
     return result.ended_s if result.verified_s is None else result.verified_s
+
+
+def _text_width(mode: str) -> int:
+    return _WIDTH - len(mode) - 36
 
 
 def _fit(text: str, width: int) -> str:
