@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from killswitch.answer import answer_lines, headline, mode_word, touched_by
@@ -183,7 +183,8 @@ class Run:
         with self._terminal.progress(self._word) as shown:
             self._runner.show = shown.show
             report = self._runner.run(lambda now: carry_out(assignment, self._limits, now))
-            shown.show(report.results)
+            with suppress(Exception):  # a broken screen must not cost the answer
+                shown.show(report.results)
         return report
 
     def _result_alerts(self, report: HaltReport, parts: Sequence[Unit]) -> list[Step]:

@@ -120,17 +120,12 @@ def repair(session: Session) -> None:
     config = load_config(session.demand_config())
     log, journal = FallbackLog(config.fallback_file), Journal(config.journal_file)
     try:
-        waiting = log.waiting()
-        for event in waiting:
-            journal.append(event)
-        log.put_aside(session.now())
+        merged = log.drain(session.now(), journal.append)
     except UnreachableError as error:
         raise KillswitchError(
             error.problem,
-            effect="the fallback file was not changed",
+            effect="its events still wait in the fallback file",
             hint="make the journal writable, then run this again",
         ) from error
-    session.terminal.document(
-        {"schema_version": 1, "document": "journal-repair", "merged": len(waiting)}
-    )
-    session.terminal.result(f"{len(waiting)} events taken into {config.journal_file}")
+    session.terminal.document({"schema_version": 1, "document": "journal-repair", "merged": merged})
+    session.terminal.result(f"{merged} events taken into {config.journal_file}")

@@ -58,13 +58,13 @@ class LiveProgress(Progress):
         from rich.live import Live
 
         live = Live(console=self._terminal.console(), auto_refresh=False, transient=False)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             live.start()
         self._live = live
         try:
             yield self
         finally:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 live.stop()
 
     def show(self, results: Sequence[StepResult]) -> None:
@@ -72,5 +72,5 @@ class LiveProgress(Progress):
         elapsed_s = time.monotonic() - self._started
         block = self._terminal.step_block(self._mode, results, elapsed_s)
         if self._live is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 self._live.update(block, refresh=True)

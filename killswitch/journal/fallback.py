@@ -1,6 +1,7 @@
 """Where an event goes when the journal cannot take it: a plain file, appended and synced."""
 
 import os
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -62,14 +63,28 @@ class FallbackLog:
             events.append(NewEvent(body.id, body.type, body.time, body.data))
         return events
 
-    def put_aside(self, now: datetime) -> None:
-        """Rename the file once its events are in the journal; it is never deleted."""
-        if not self.path.exists():
-            return
+    def drain(self, now: datetime, take: Callable[[NewEvent], object]) -> int:
+        """Hand every waiting event to `take`, put the file aside, and return how many there were.
+
+        The file is put aside first, so that nothing written meanwhile is lost, and never deleted.
+        What `take` could not take is written back before its UnreachableError goes on.
+        """
+        aside = self.path.with_name(f"{self.path.name}.merged-{now:%Y%m%dT%H%M%S.%f}")
         try:
-            self.path.rename(self.path.with_name(f"{self.path.name}.merged-{now:%Y%m%dT%H%M%S}"))
+            self.path.rename(aside)
+        except FileNotFoundError:
+            return 0
         except OSError as error:
             raise UnreachableError(f"fallback file {self.path}: {error.strerror}") from error
+        events = FallbackLog(aside).waiting()
+        try:
+            for event in events:
+                take(event)
+        except UnreachableError:
+            for event in events:
+                self.append(event)
+            raise
+        return len(events)
 
 
 def _is_cut_off(handle: int) -> bool:

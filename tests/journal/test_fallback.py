@@ -18,6 +18,9 @@ from killswitch.journal.store import NewEvent
 from killswitch.secret import Secret
 
 
+NOW = datetime(2026, 11, 21, 3, 14, 7, tzinfo=UTC)
+
+
 def event(name: str, text: str = "") -> NewEvent:
     return NewEvent(name, "test.written", "2026-11-21T03:14:07Z", {"text": text})
 
@@ -124,22 +127,32 @@ def test_a_file_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> None:
             use()
 
 
-def test_what_waits_is_merged_and_then_put_aside_and_kept(log: FallbackLog) -> None:
-    now = datetime(2026, 11, 21, 3, 14, 7, tzinfo=UTC)
-    log.put_aside(now)
-    assert log.waiting() == []
+def test_a_line_cut_off_by_a_crash_does_not_wait(log: FallbackLog) -> None:
     log.append(event("e1", "text"))
     log.append(event("e2"))
     os.truncate(log.path, log.path.stat().st_size - 10)
     assert log.waiting() == [event("e1", "text")]
-    kept = log.path.read_bytes()
-    log.put_aside(now)
-    assert log.lines() == []
-    aside = log.path.with_name("fallback.jsonl.merged-20261121T031407")
-    assert aside.read_bytes() == kept
-    log.append(event("e3"))
-    aside.unlink()
-    aside.mkdir()
-    with pytest.raises(UnreachableError, match="Is a directory"):
-        log.put_aside(now)
-    assert [each.id for each in log.waiting()] == ["e3"]
+
+
+def test_draining_hands_over_every_event_once_and_keeps_the_file(tmp_path: Path) -> None:
+    log = FallbackLog(tmp_path / "fallback.jsonl")
+    assert log.drain(NOW, lambda _event: None) == 0
+    for number in range(2):
+        log.append(NewEvent(f"id{number}", "t", "2026-11-21T03:14:07Z", {"n": number}))
+    taken: list[NewEvent] = []
+    assert log.drain(NOW, taken.append) == 2
+    assert [event.id for event in taken] == ["id0", "id1"]
+    assert log.waiting() == []
+    assert len(list(tmp_path.glob("fallback.jsonl.merged-*"))) == 1
+
+
+def test_what_could_not_be_taken_still_waits(tmp_path: Path) -> None:
+    log = FallbackLog(tmp_path / "fallback.jsonl")
+    log.append(NewEvent("id0", "t", "2026-11-21T03:14:07Z", {}))
+
+    def refuse(_event: NewEvent) -> None:
+        raise UnreachableError("the disk is full")
+
+    with pytest.raises(UnreachableError, match="the disk is full"):
+        log.drain(NOW, refuse)
+    assert [event.id for event in log.waiting()] == ["id0"]
