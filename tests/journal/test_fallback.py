@@ -17,7 +17,6 @@ from killswitch.journal.fallback import FallbackLog
 from killswitch.journal.store import NewEvent
 from killswitch.secret import Secret
 
-
 NOW = datetime(2026, 11, 21, 3, 14, 7, tzinfo=UTC)
 
 
