@@ -60,6 +60,7 @@ class Run:
         self._limits = limits_for(config, wish)
         self._past = History(())
         self._runner = Runner()
+        self._touched = False
 
     def carry_out(self) -> HaltReport:
         """Show the plan, take the touch, carry out the order, and give the answer."""
@@ -102,18 +103,14 @@ class Run:
 
     def _warm_one(self, unit: Unit) -> None:
         try:
-            fact = unit.warm()
+            text, trouble = f"ok reached  {unit.kind} {unit.system}: {unit.warm()}", False
         except VendorError as error:
-            self._terminal.say(
-                self._word, f"?? not reached  {unit.kind} {unit.system}: {error.problem}"
-            )
+            text, trouble = f"?? not reached  {unit.kind} {unit.system}: {error.problem}", True
         except Exception as error:  # noqa: BLE001 (warming up must never cost the halt)
-            self._terminal.say(
-                self._word, f"?? not reached  {unit.kind} {unit.system}: {type(error).__name__}"
-            )
-        else:
-            if self._terminal.verbose:
-                self._terminal.say(self._word, f"ok reached  {unit.kind} {unit.system}: {fact}")
+            name = type(error).__name__
+            text, trouble = f"?? not reached  {unit.kind} {unit.system}: {name}", True
+        if (trouble or self._terminal.verbose) and not self._touched:
+            self._terminal.say(self._word, text)
 
     def _ended(self, step: str, system: str) -> frozenset[str]:
         return self._past.ended(self._session.now()).get((step, system), frozenset())
@@ -145,6 +142,7 @@ class Run:
     def _run(self, order: Order, proof: Proof, parts: Sequence[Unit]) -> HaltReport:
         from killswitch.document import proof_document
 
+        self._touched = True
         live = order.mode is Mode.LIVE
         kind = "halt" if live else "drill"
         ordered = NewEvent(
@@ -157,10 +155,10 @@ class Run:
                 "sandbox": self._sandbox,
             },
         )
-        triggered = self._message(
-            f"{self._word}: {kind} ordered by {proof.operator}",
-            [f"{kind} {order.id}, deployment {self._config.name}", *order.scope],
-            "triggered",
+        triggered = Message(
+            title=f"{self._word}: {kind} ordered by {proof.operator}",
+            lines=(f"{kind} {order.id}, deployment {self._config.name}", *order.scope),
+            key="triggered",
         )
         assignment = Assignment(
             order=order,
@@ -193,7 +191,7 @@ class Run:
         head = self._head()
         lines.append(f"journal {head.size}:{head.hash[:16]}")
         title = headline(report, stay_down_s=self._limits.stay_down_s)
-        message = self._message(f"{self._word}: {title}", lines, "result")
+        message = Message(f"{self._word}: {title}", tuple(lines), "result")
         return [
             unit.step(message, may_write=True, system=f"{unit.system}, result")
             for unit in parts
@@ -205,9 +203,6 @@ class Run:
             return self._journal.head()
         except UnreachableError:
             return Head(0, GENESIS.hex())
-
-    def _message(self, title: str, lines: Sequence[str], key: str) -> Message:
-        return Message(title=title, lines=tuple(lines), key=key)
 
     def _conclusion(
         self, report: HaltReport, log: Journal | FallbackLog, system: str

@@ -88,7 +88,8 @@ def test_a_changed_journal_is_named_with_its_first_bad_event(tmp_path: Path) -> 
         with closing(sqlite3.connect(journal)) as connection, connection:
             connection.execute("DROP TRIGGER events_no_update")
             connection.execute(
-                "UPDATE events SET body = CAST(replace(CAST(body AS TEXT), 'drill', 'grill') AS BLOB)"
+                "UPDATE events SET body ="
+                " CAST(replace(CAST(body AS TEXT), 'drill', 'grill') AS BLOB)"
             )
         changed = killswitch(["journal", "verify", *config], tmp_path)
         assert changed.code == 6
