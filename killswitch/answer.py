@@ -98,9 +98,16 @@ def _done(result: StepResult) -> str:
 
 def _drill_headline(report: HaltReport) -> str:
     if report.passed:
-        count = sum(len(result.targets) for result in report.results)
-        return f"DRILL PASSED  {count} targets rehearsed, nothing changed"
+        targets = [target for result in report.results for target in result.targets]
+        count = sum(target.outcome is Outcome.REHEARSED for target in targets)
+        ended = f", {len(targets) - count} already ended" if count < len(targets) else ""
+        many = "s" if count != 1 else ""
+        return f"DRILL PASSED  {count} target{many} rehearsed{ended}, nothing changed"
+    if all(result.evidence for result in report.results):
+        return "DRILL NOT PASSED  no system is configured"
     bad = [result for result in report.results if not result.outcome.good]
+    if not bad:
+        return "DRILL NOT PASSED  nothing was live, so nothing could be rehearsed"
     return f"DRILL NOT PASSED  {len(bad)} of {len(report.results)} steps"
 
 

@@ -124,7 +124,7 @@ class _Halt:
             yield from self._finish(self._job.tell, until=self._end - 2 * brief)
         until = min(self._now + brief, self._end - self._limits.intent_s)
         said = yield from self._finish(self._job.conclude, until=until)
-        if not _good(said):
+        if not said or not _good(said):
             until = min(self._now + brief, self._end)
             yield from self._finish(self._job.conclude_elsewhere, until=until)
         return self._report()
@@ -142,7 +142,9 @@ class _Halt:
             if step is None or any(_good([task]) for task in tasks):
                 continue
             tasks.append(self._begin(step, Intent.PERFORM))
-            yield from self._until(limit, lambda: tasks[-1].state is not State.WORKING)
+            # What a slow journal leaves of the budget is for writing it down elsewhere.
+            part = limit if step is self._job.record_elsewhere else (self._now + limit) / 2
+            yield from self._until(part, lambda: tasks[-1].state is not State.WORKING)
         if tasks:
             yield from self._until(limit, lambda: any(_good([task]) for task in tasks))
 
@@ -193,8 +195,12 @@ class _Halt:
     def _finish(
         self, make: Callable[[HaltReport], Sequence[Step]], *, until: float
     ) -> Generator[Wait, Event, list[Task]]:
-        """Run the last steps, which are made from the report so far."""
-        tasks = [self._begin(step, Intent.PERFORM) for step in make(self._report())]
+        """Run the last steps, which are made from the report so far; none if that fails."""
+        try:
+            steps = make(self._report())
+        except Exception:  # noqa: BLE001 (whatever it is, what was done must still be reported)
+            steps = ()
+        tasks = [self._begin(step, Intent.PERFORM) for step in steps]
         yield from self._until(until, lambda: _at_rest(tasks))
         return tasks
 

@@ -1,11 +1,10 @@
 """The sandbox's promise: it reaches no other machine than this one."""
 
-import ipaddress
 from collections.abc import Iterable
 from typing import assert_never
-from urllib.parse import urlsplit
 
-from killswitch.config import Config
+from killswitch.address import host_of, is_loopback
+from killswitch.config import Config, System
 from killswitch.errors import ConfigError
 from killswitch.sections import (
     BybitSection,
@@ -25,12 +24,20 @@ def demand_loopback(config: Config) -> None:
     """
     for system in config.systems:
         for address in _addresses(system.section):
-            if not _is_loopback(urlsplit(address).hostname or ""):
+            host = _host(system, address)
+            if not is_loopback(host):
                 raise ConfigError(
                     f"the sandbox may only reach this machine, and {system.kind} "
-                    f"{system.name} is at {urlsplit(address).hostname}",
+                    f"{system.name} is at {host or 'no host'}",
                     hint="use a configuration without [sandbox] for real systems",
                 )
+
+
+def _host(system: System, address: str) -> str:
+    try:
+        return host_of(address)
+    except ValueError as error:
+        raise ConfigError(f"the address of {system.kind} {system.name}: {error}") from None
 
 
 def _addresses(section: SystemSection | None) -> Iterable[str]:
@@ -49,12 +56,3 @@ def _addresses(section: SystemSection | None) -> Iterable[str]:
             return (section.base_url,)
         case _:
             assert_never(section)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -287,8 +287,11 @@ class HaltReport:
 
     @property
     def passed(self) -> bool:
-        """True for a drill in which every action could be rehearsed and nothing was blind."""
-        return bool(self.results) and all(result.outcome.good for result in self.results)
+        """True for a drill that rehearsed some system's action, and in which all went well."""
+        systems = [result for result in self.results if not result.evidence]
+        good = all(result.outcome.good for result in self.results)
+        rehearsed = any(result.outcome is Outcome.REHEARSED for result in systems)
+        return self.order.mode is Mode.DRILL and good and rehearsed
 
     @property
     def not_done(self) -> tuple[Note, ...]:

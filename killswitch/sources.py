@@ -139,6 +139,7 @@ def _command(line: str, timeout_s: float) -> str:
             timeout=timeout_s,
             check=False,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C after the touch is for killswitch, not for it
         )
     except subprocess.TimeoutExpired:
         text = f"secret {name_of('command:' + line)}: no answer within {timeout_s:g} s"

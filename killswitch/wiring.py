@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from killswitch.config import Config, System
-from killswitch.errors import RefusedError, VendorError
+from killswitch.errors import ConfigError, RefusedError, VendorError
 from killswitch.loopback import demand_loopback
 from killswitch.model import Plan, Step
 from killswitch.secret import Secret
@@ -48,19 +48,24 @@ class Unit:
     problem: str = ""
 
     def step(
-        self, message: Message, *, may_write: bool, freeze_only: bool = False, system: str = ""
+        self,
+        message: Callable[[], Message],
+        *,
+        may_write: bool,
+        freeze_only: bool = False,
+        system: str = "",
     ) -> "LateStep":
         """Return the step; it is built in its own thread, at its first look.
 
-        `freeze_only` withholds what cannot be undone. `system` gives the step another name: the
-        second message to the same chat.
+        `message` is made there, too. `freeze_only` withholds what cannot be undone. `system`
+        gives the step another name: the second message to the same chat.
         """
         return LateStep(
             freeze_only=freeze_only and not self.evidence,
             name=self.kind,
             system=system or self.system,
             evidence=self.evidence,
-            build=lambda: self.build(may_write, message),
+            build=lambda: self.build(may_write, message()),
         )
 
 
@@ -89,7 +94,7 @@ class LateStep:
             return self.build()
         except VendorError:
             raise
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, OSError, ConfigError) as error:
             raise RefusedError(f"cannot be built: {error}") from None
 
 
@@ -131,7 +136,7 @@ def _unit(config: Config, system: System, sources: Sources, ended: Ended) -> Uni
         for source in unit.sources:
             check_source(source)
         return _loading_first(unit)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError, ConfigError) as error:
         return _broken(system, str(error))
 
 

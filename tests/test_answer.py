@@ -157,13 +157,17 @@ def test_an_order_that_performed_nothing_is_no_halt() -> None:
 def test_a_drill_that_passed_counts_its_targets() -> None:
     two = step(target("a", R), target("b", A))
     assert first_line([two, one(R)], Mode.DRILL) == (
-        "DRILL PASSED  3 targets rehearsed, nothing changed"
+        "DRILL PASSED  2 targets rehearsed, 1 already ended, nothing changed"
     )
+    assert first_line([one(R)], Mode.DRILL) == "DRILL PASSED  1 target rehearsed, nothing changed"
 
 
 def test_a_drill_that_did_not_pass_counts_its_steps() -> None:
     assert first_line([one(R), one(U), one(F)], Mode.DRILL) == "DRILL NOT PASSED  2 of 3 steps"
-    assert first_line([], Mode.DRILL) == "DRILL NOT PASSED  0 of 0 steps"
+    assert first_line([], Mode.DRILL) == "DRILL NOT PASSED  no system is configured"
+    assert first_line([one(A)], Mode.DRILL).endswith(
+        "nothing was live, so nothing could be rehearsed"
+    )
 
 
 # What follows it.

@@ -9,7 +9,7 @@ from killswitch.answer import answer_lines, headline, mode_word, touched_by
 from killswitch.authority.ring import KeyRing
 from killswitch.cli.authorise import remember_counter, take_touch
 from killswitch.cli.session import Session
-from killswitch.cli.terminal import Terminal
+from killswitch.cli.terminal import Progress, Terminal
 from killswitch.config import Config
 from killswitch.converge import Limits
 from killswitch.errors import UnreachableError, VendorError
@@ -25,10 +25,13 @@ from killswitch.sources import Sources
 from killswitch.steps.journal import AppendEvent
 from killswitch.steps.telegram import Message
 from killswitch.verdict import Intent
+from killswitch.waiting import within
 from killswitch.wiring import Unit, units
 
 SETTLE_S = 2.0
 """How long a halt waits, after the touch, for secrets that are still being read."""
+JOURNAL_S = 2.0
+"""How long it waits for the journal before the touch: a dead disk is no reason not to halt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Run:
         self._past = History(())
         self._runner = Runner()
         self._touched = False
+        self._progress = Progress()
 
     def carry_out(self) -> HaltReport:
         """Show the plan, take the touch, carry out the order, and give the answer."""
@@ -71,6 +75,7 @@ class Run:
         for unit in parts:
             sources.start(unit.sources)
         self._warm(parts)
+        self._progress = self._terminal.progress(self._word)
         head = self._read_journal()
         order = self._order(parts, head)
         with ExitStack() as stack:
@@ -85,8 +90,8 @@ class Run:
             )
             sources.settle(SETTLE_S)
             report = self._run(order, proof, parts)
-            remember_counter(self._session, self._config, proof)
             self._answer(report)
+            remember_counter(self._session, self._config, proof)
         return report
 
     # Before the touch.
@@ -117,12 +122,13 @@ class Run:
 
     def _read_journal(self) -> Head:
         try:
-            self._past = History(self._journal.events())
-            return self._journal.head()
+            events = within(JOURNAL_S, "the journal", self._journal.events)
         except UnreachableError as error:
             # Fail forward: a broken journal is flagged, never a reason not to halt.
             self._terminal.ask(self._word, f"?? the journal cannot be read: {error.problem}")
             return Head(0, GENESIS.hex())
+        self._past = History(events)
+        return Head(events[-1].seq, events[-1].hash.hex()) if events else Head(0, GENESIS.hex())
 
     def _order(self, parts: Sequence[Unit], head: Head) -> Order:
         return make_order(
@@ -165,7 +171,7 @@ class Run:
             proof=proof,
             intent=Intent.PERFORM if live else Intent.REHEARSE,
             steps=tuple(
-                unit.step(triggered, may_write=live, freeze_only=self._wish.freeze_only)
+                unit.step(lambda: triggered, may_write=live, freeze_only=self._wish.freeze_only)
                 for unit in parts
             ),
             started_at=self._session.now(),
@@ -178,25 +184,32 @@ class Run:
             ),
             known=self._past.seen(),
         )
-        with self._terminal.progress(self._word) as shown:
-            self._runner.show = shown.show
+        self._runner.show = self._progress.show
+        with self._progress.shown():
             report = self._runner.run(lambda now: carry_out(assignment, self._limits, now))
             with suppress(Exception):  # a broken screen must not cost the answer
-                shown.show(report.results)
+                self._progress.show(report.results)
         return report
 
     def _result_alerts(self, report: HaltReport, parts: Sequence[Unit]) -> list[Step]:
+        return [
+            unit.step(
+                lambda: self._result_message(report),
+                may_write=True,
+                system=f"{unit.system}, result",
+            )
+            for unit in parts
+            if unit.evidence
+        ]
+
+    def _result_message(self, report: HaltReport) -> Message:
+        """Return the second alert; made in the alert's own thread, since it reads the journal."""
         lines = [touched_by(report)]
         lines += [f"{line.label}: {line.text}" for line in answer_lines(report)]
         head = self._head()
         lines.append(f"journal {head.size}:{head.hash[:16]}")
         title = headline(report, stay_down_s=self._limits.stay_down_s)
-        message = Message(f"{self._word}: {title}", tuple(lines), "result")
-        return [
-            unit.step(message, may_write=True, system=f"{unit.system}, result")
-            for unit in parts
-            if unit.evidence
-        ]
+        return Message(f"{self._word}: {title}", tuple(lines), "result")
 
     def _head(self) -> Head:
         try:

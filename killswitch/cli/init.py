@@ -64,7 +64,7 @@ def check(session: Session) -> None:
             ],
         }
     )
-    if not parts:
+    if all(unit.evidence for unit in parts):
         raise ConfigError(
             f"{config.path} names no system to halt",
             hint="add a [[kubernetes]], [[bybit]], [[kakunin]] or [[vault]] section",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from killswitch.answer import summary
@@ -32,6 +33,15 @@ _LIMITS: Final = replace(
 )
 
 
+_MEND: Final = {
+    "kubernetes": "kubectl get pods, with the same kubeconfig and context, names the reason",
+    "bybit": "bybit web > API: is the key alive, a master's, and bound to this address?",
+    "kakunin": "Kakunin console > API keys, and the agents' ids",
+    "vault": "vault token lookup and vault kv list, with the same token and path",
+    "telegram": "is the bot in the chat, and its token the right one?",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the status: what it is about, what is known, and how to mend it."""
@@ -54,6 +64,9 @@ def show(session: Session) -> ExitCode:
     rows = [_keys(config), _drill(session, config, past), _journal(config, events, trouble)]
     report = _look(session, config, past)
     rows += [_system(result) for result in report.results]
+    if all(result.evidence for result in report.results):
+        mend = "add a section for each: killswitch init shows how"
+        rows.append(Row("systems", "none to halt is configured", mend))
     rows += _halts(past)
     bad = [row for row in rows if not row.good]
     word = "ARMED" if not bad else "NOT READY"
@@ -119,7 +132,8 @@ def _journal(config: Config, events: Sequence[Event], trouble: str) -> Row:
 def _system(result: StepResult) -> Row:
     text = f"{result.system}: {_sight(result)}"
     trouble = result.outcome in {Outcome.FAILED, Outcome.UNKNOWN}
-    return Row(result.step, f"{'?' if trouble else 'ok'}  {text}", "see above" if trouble else "")
+    mend = _MEND.get(result.step, "killswitch config check") if trouble else ""
+    return Row(result.step, f"{'?' if trouble else 'ok'}  {text}", mend)
 
 
 def _sight(result: StepResult) -> str:
@@ -143,6 +157,7 @@ def _halts(past: History) -> list[Row]:
             f"{halt.id} ordered {halt.ordered_at}, unresolved, "
             + {True: "halted", False: "NOT halted", None: "it never reported back"}[halt.halted]
             + f"; when trading may start again: killswitch resolve {halt.id}",
+            "" if halt.halted else "killswitch --revoke, until it says HALTED",
         )
         for halt in halts
     ]
@@ -162,7 +177,7 @@ def _look(session: Session, config: Config, past: History) -> HaltReport:
         now=session.now(),
         random_bytes=session.random_bytes,
     )
-    nothing = Message(title="status", lines=())
+    nothing = partial(Message, title="status", lines=())
     assignment = Assignment(
         order=order,
         proof=None,

@@ -7,7 +7,7 @@ import typer
 
 from killswitch.cli.journal import journal_path, read_events
 from killswitch.cli.session import Session
-from killswitch.errors import UsageError
+from killswitch.errors import NotAuthorizedError, UsageError
 
 if TYPE_CHECKING:
     from killswitch.journal.store import Body
@@ -32,8 +32,10 @@ def report(
     session.terminal.document(data)
     order, proof = data["order"], data["proof"] or {}
     word = "SANDBOX" if data["sandbox"] else str(order["mode"]).upper()
-    ended = "HALTED" if data["halted"] else ("PASSED" if data["passed"] else "NOT HALTED")
-    session.terminal.verdict(f"{ended}  {word.lower()} {order['id']}", good=ended != "NOT HALTED")
+    drill = order["mode"] == "drill"
+    good = bool(data["passed"] if drill else data["halted"])
+    ended = ("PASSED" if good else "NOT PASSED") if drill else ("HALTED" if good else "NOT HALTED")
+    session.terminal.verdict(f"{ended}  {word.lower()} {order['id']}", good=good)
     say = session.terminal.result
     say(f" {'ordered':<11} {order['issued_at']} by {proof.get('operator', 'nobody')}")
     for key in ("reason", "trigger_value", "incident"):
@@ -95,6 +97,12 @@ def resolve(
         incident=halt,
     )
     proof = take_touch(session, config, order, KeyRing.load(config.key_file), yes=yes)
+    if proof.counter_regressed:
+        raise NotAuthorizedError(
+            f'the counter of key "{proof.key_label}" went back: there may be a copy of it',
+            effect="the halt is not resolved",
+            hint="use another key, and remove this one: killswitch keys remove",
+        )
     log.append(
         NewEvent(
             id=f"{order.id}.resolved",

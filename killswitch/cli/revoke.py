@@ -8,11 +8,15 @@ from killswitch.cli.session import Session
 
 TouchTimeout = Annotated[
     float | None,
-    typer.Option("--touch-timeout", metavar="S", min=1, help="Seconds to wait for the touch."),
+    typer.Option(
+        "--touch-timeout", metavar="S", min=1, max=3600, help="Seconds to wait for the touch."
+    ),
 ]
 Deadline = Annotated[
     float | None,
-    typer.Option("--deadline", metavar="S", min=5, help="Seconds from the touch to the report."),
+    typer.Option(
+        "--deadline", metavar="S", min=5, max=3600, help="Seconds from the touch to the report."
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Stand for the sandbox's software key.")]
 

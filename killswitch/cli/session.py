@@ -16,7 +16,7 @@ import typer
 
 from killswitch import __version__
 from killswitch.cli.terminal import Terminal
-from killswitch.errors import ConfigError, KillswitchError
+from killswitch.errors import ConfigError, KillswitchError, VendorError
 from killswitch.exit_codes import ExitCode
 from killswitch.secret import redact
 
@@ -166,6 +166,14 @@ def _ended_in_words(terminal: Terminal) -> Any:
     except KillswitchError as error:
         terminal.error(error)
         raise typer.Exit(error.exit_code) from None
+    except VendorError as error:
+        told = KillswitchError(
+            error.problem,
+            effect="what was done up to here stands in the journal",
+            hint="make it readable and writable, then run this again",
+        )
+        terminal.error(told)
+        raise typer.Exit(int(ExitCode.NOT_READY)) from None
     except KeyboardInterrupt:
         from killswitch.errors import AbortedError
 

@@ -6,6 +6,8 @@ A terminal that has gone away is no reason to stop: what cannot be written is dr
 """
 
 import contextlib
+import io
+import itertools
 import json
 import os
 import sys
@@ -60,8 +62,9 @@ class Terminal:
         self.quiet = quiet
         self.verbose = verbose
         self._colour = colour
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
+        # A stream that was closed before the start is None: then nobody listens there.
+        self._out = out or sys.stdout or io.StringIO()
+        self._err = err or sys.stderr or io.StringIO()
         self._err_console: Console | None = None
 
     @property
@@ -99,7 +102,7 @@ class Terminal:
     def lines(self, lines: Sequence["Line"], *, width: int = 12) -> None:
         """Print labelled lines of the answer to stdout."""
         label = ""
-        for line, following in zip(lines, [*lines[1:], None], strict=True):
+        for line, following in itertools.zip_longest(lines, lines[1:]):
             shown = "" if line.label == label else line.label
             label = line.label
             self._folded(shown, line.text, width)
@@ -125,22 +128,19 @@ class Terminal:
         if error.hint:
             self._write(self._err, f"       {error.hint}\n")
 
-    @contextlib.contextmanager
-    def progress(self, mode: str) -> Iterator["Progress"]:
-        """Show the steps while they run: updated in place, or one line each when final."""
+    def progress(self, mode: str) -> "Progress":
+        """Return what shows the steps while they run: in place, or a line each when final.
+
+        A screen that cannot be drawn on shows nothing; it never stops a run.
+        """
         if self.quiet:
-            yield Progress()
-        elif self.interactive:
-            from killswitch.cli.progress import LiveProgress
+            return Progress()
+        try:
+            from killswitch.cli.progress import LineProgress, LiveProgress
 
-            with LiveProgress(self, mode).shown() as live:
-                yield live
-        else:
-            from killswitch.cli.progress import LineProgress
-
-            lines = LineProgress(self, mode)
-            yield lines
-            lines.end()
+            return LiveProgress(self, mode) if self.interactive else LineProgress(self, mode)
+        except Exception:  # noqa: BLE001 (a screen is no reason not to halt)
+            return Progress()
 
     def step_line(self, mode: str, step: str, outcome: "Outcome", text: str, at_s: float) -> None:
         """Print one step's line to stderr."""
@@ -223,6 +223,11 @@ class Progress:
 
     def show(self, results: Sequence["StepResult"]) -> None:
         """Take the results so far."""
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Be on the screen until the block ends."""
+        yield
 
 
 def shown_s(result: "StepResult") -> float:

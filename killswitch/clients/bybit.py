@@ -1,9 +1,10 @@
 """Bybit V5 through pybit: the keys of a master account and its sub accounts, and their orders."""
 
+import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -11,14 +12,16 @@ from typing import Any, Final
 from killswitch.clients import bybit_shapes as shapes
 from killswitch.clients import bybit_wire as wire
 from killswitch.clients.bybit_orders import count_orders, open_positions
-from killswitch.clients.bybit_pace import Paces, side_by_side
-from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
+from killswitch.clients.bybit_pace import Budget, Paces, in_time, side_by_side
+from killswitch.clients.bybit_subs import sub_accounts
+from killswitch.errors import RefusedError, UnreachableError, VendorError
 from killswitch.model import Plan, Receipt
 from killswitch.secret import Secret
 from killswitch.steps.bybit_port import Account, DeadKeyError, Listed, Sweep
 
 OWN: Final = ""
 KEYS_PER_PAGE: Final = 20
+POSITIONS_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class BybitClient:
     Args:
         endpoint: "https://api.bybit.com", or plain http on loopback.
         timeout_s: to connect, to read.
+        look_s: for all that one look reads, whatever hangs.
+        part_s: of it, for the own key and the lists of sub accounts each, for one account's orders.
         recv_window_ms: how old a request may be when it arrives.
         ca_file: certificates to trust instead of the usual ones.
     """
@@ -47,6 +52,8 @@ class BybitClient:
         *,
         endpoint: str,
         timeout_s: tuple[float, float] = (3.0, 5.0),
+        look_s: float = 8.0,
+        part_s: tuple[float, float] = (3.0, 5.0),
         recv_window_ms: int = 20_000,
         ca_file: str | None = None,
     ) -> None:
@@ -54,6 +61,10 @@ class BybitClient:
         self.held_ids: Mapping[str, str] = {}
         self._endpoint = wire.checked(endpoint)
         self._timeout_s = timeout_s
+        self._look_s = look_s
+        self._part_s = part_s
+        self._look = Budget(look_s, math.inf)
+        self._trades: bool | None = None
         self._recv_window_ms = recv_window_ms
         self._ca_file = ca_file
         self._offset_ms = 0
@@ -113,13 +124,32 @@ class BybitClient:
             length += 1
         return key_id[-length:]
 
-    def each(self, look: Callable[[str], Plan], uids: Iterable[str]) -> list[Plan]:
-        """Look at several accounts at once."""
-        return side_by_side(look, uids)
+    def begin(self) -> None:
+        """Begin a look: what it reads from now on shares one budget."""
+        self._look = Budget.of(self._look_s)
+
+    def each(
+        self,
+        look: Callable[[str], Plan],
+        uids: Iterable[str],
+        late: Callable[[str, str], Plan],
+    ) -> list[Plan]:
+        """Look at several accounts at once; late(uid, why) is of one that takes too long."""
+        budget = self._look.part(self._look_s)
+        why = budget.late().problem
+        return side_by_side(look, uids, budget=budget, late=lambda uid: late(uid, why))
 
     def own_trades(self) -> bool:
-        """Whether the own key may trade; refused unless it is a master key that may write."""
-        return self._own().trades
+        """Whether the own key may trade; refused unless it is a master key that may write.
+
+        Without an answer, what an earlier look saw holds.
+        """
+        try:
+            self._trades = in_time(self._own, self._look.part(self._part_s[0])).trades
+        except UnreachableError:
+            if self._trades is None:
+                raise
+        return self._trades
 
     def prove(self, uid: str) -> Receipt:
         """Prove by query-api that the key of `uid` may do its part, without doing it."""
@@ -135,19 +165,8 @@ class BybitClient:
         return Receipt("query-api: read-write, may cancel orders")
 
     def sub_uids(self) -> Listed:
-        """List the sub accounts: the union of two lists, as neither shows all."""
-        found: dict[str, None] = {}
-        failures: list[VendorError] = []
-        for read in (self._sub_members, self._sub_members_paged):
-            try:
-                for uid in read():
-                    found[uid] = None
-            except VendorError as error:
-                failures.append(error)
-        if not failures:
-            return Listed(tuple(found))
-        lasting = all(error.lasting for error in failures)
-        return Listed(tuple(found), f"cannot be listed in full: {failures[0].problem}", lasting)
+        """List the sub accounts, as far as they could be read in time."""
+        return sub_accounts(partial(self._call, OWN), self._look.part(self._part_s[0]))
 
     def sub_keys(self, uid: str) -> Listed:
         """List the first page of a sub account's keys; the others come up as these go."""
@@ -167,7 +186,10 @@ class BybitClient:
     def account(self, uid: str) -> Account:
         """Read the open orders and positions of an account with the key held there."""
         call = partial(self._call, uid)
-        counts = count_orders(call)
+        # A little less than the look, so that what was read of the account is in it.
+        left = self._look.part(0.95 * self._look_s)
+        budget = left.part(min(self._part_s[1], 0.95 * left.seconds))
+        counts = count_orders(call, budget)
         failures = [count for count in counts if isinstance(count, VendorError)]
         dead = next((error for error in failures if isinstance(error, DeadKeyError)), None)
         if dead:
@@ -177,7 +199,9 @@ class BybitClient:
             orders += count if isinstance(count, Counter) else Counter()
         if any(sweep[3] == "Order" for sweep in orders):
             self._spent -= {uid, OWN}  # still alive, and no longer clean
-        positions, unread = open_positions(call)
+        positions, unread = (), "not read, as its orders did not answer"
+        if not any(isinstance(error, UnreachableError) for error in failures):
+            positions, unread = open_positions(call, budget.part(POSITIONS_S))
         return Account(
             answers=len(failures) < len(counts),
             orders=orders,
@@ -225,21 +249,6 @@ class BybitClient:
         if self.spent(uid):
             return Account()
         return Account(missing=f"the key held there {dead.problem}", lasting=True)
-
-    def _sub_members(self) -> Iterator[str]:
-        page = self._call(OWN, "get_sub_uid_list").parse(shapes.SubMembers)
-        yield from (sub.uid for sub in page.subMembers or ())
-
-    def _sub_members_paged(self) -> Iterator[str]:
-        cursor: dict[str, str] = {}
-        for _ in range(wire.MAX_PAGES):
-            reply = self._call(OWN, "get_sub_uid_list_unlimited", pageSize=100, **cursor)
-            page = reply.parse(shapes.SubMembers)
-            yield from (sub.uid for sub in page.subMembers or ())
-            if page.nextCursor in {"", "0"}:
-                return
-            cursor = {"nextCursor": wire.safe_cursor(page.nextCursor)}
-        raise GarbledError(f"bybit lists sub accounts on more than {wire.MAX_PAGES} pages")
 
     def _own(self) -> shapes.UserKey:
         key = self._identify(OWN)

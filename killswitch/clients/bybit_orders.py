@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from killswitch.clients import bybit_wire as wire
-from killswitch.clients.bybit_pace import side_by_side
+from killswitch.clients.bybit_pace import Budget, side_by_side
 from killswitch.clients.bybit_shapes import OrderPage, PositionPage
 from killswitch.errors import VendorError
 from killswitch.steps.bybit_port import Sweep
@@ -28,22 +28,28 @@ _ORDERS: Final = (
 _POSITIONS: Final = (("linear", "USDT"), ("linear", "USDC"), ("inverse", ""), ("option", ""))
 
 
-def count_orders(call: Call) -> list[Counter[Sweep] | VendorError]:
-    """Count the open orders; what one reading could not see is its error."""
-    return side_by_side(partial(_count, call), _ORDERS)
+def count_orders(call: Call, budget: Budget) -> list[Counter[Sweep] | VendorError]:
+    """Count the open orders; what one reading could not see in time is its error."""
+    return side_by_side(partial(_count, call), _ORDERS, budget=budget, late=budget.late)
 
 
-def open_positions(call: Call) -> tuple[tuple[str, ...], str]:
-    """Return the open positions in words, and why some could not be read."""
-    texts: list[str] = []
+def open_positions(call: Call, budget: Budget) -> tuple[tuple[str, ...], str]:
+    """Return the open positions in words, and why some could not be read in time."""
+    read = partial(_positions, call)
+    pages = side_by_side(read, _POSITIONS, budget=budget, late=budget.late)
+    texts = [text for page in pages if isinstance(page, list) for text in page]
+    failures = [page.problem for page in pages if isinstance(page, VendorError)]
+    return tuple(texts), next(iter(failures), "")
+
+
+def _positions(call: Call, what: tuple[str, str]) -> list[str] | VendorError:
+    category, coin = what
+    reach = {"settleCoin": coin} if coin else {}
     try:
-        for category, coin in _POSITIONS:
-            reach = {"settleCoin": coin} if coin else {}
-            reply = call("get_positions", category=category, limit=200, **reach)
-            texts += [position.text for position in reply.parse(PositionPage).open]
+        reply = call("get_positions", category=category, limit=200, **reach)
+        return [position.text for position in reply.parse(PositionPage).open]
     except VendorError as error:
-        return tuple(texts), error.problem
-    return tuple(texts), ""
+        return error
 
 
 def _count(call: Call, what: tuple[str, str, str]) -> Counter[Sweep] | VendorError:

@@ -1,9 +1,10 @@
-"""How calls to Bybit are spread: several at once, and no faster than its limits allow."""
+"""How calls to Bybit are spread: several at once, no faster than its limits, never for ever."""
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from killswitch.errors import UnreachableError
@@ -60,9 +61,53 @@ class Pace:
         time.sleep(start - now)
 
 
-def side_by_side(look: Callable[[S], T], items: Iterable[S], *, at_once: int = 8) -> list[T]:
-    """Return look(item) of every item in order, made in up to `at_once` daemon threads."""
-    todo = deque(enumerate(items))
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long something may take, on the wall clock, whatever hangs; `end` is monotonic."""
+
+    seconds: float
+    end: float
+
+    @classmethod
+    def of(cls, seconds: float) -> "Budget":
+        """Return a budget that begins now."""
+        return cls(seconds, time.monotonic() + seconds)
+
+    def part(self, seconds: float) -> "Budget":
+        """Return a budget for a part that begins now; it ends no later than the whole."""
+        return Budget.of(max(0.0, min(seconds, self.end - time.monotonic())))
+
+    def late(self, _item: object = None) -> UnreachableError:
+        """Return the error of what had not answered at the end."""
+        return UnreachableError(f"no answer within {round(self.seconds, 1):g} s")
+
+
+def in_time(act: Callable[[], T], budget: Budget) -> T:
+    """Return act(), or raise UnreachableError at the end of the budget and leave it behind."""
+
+    def look(_item: None) -> T | UnreachableError:
+        return act()
+
+    [value] = side_by_side(look, [None], budget=budget, late=budget.late)
+    if isinstance(value, UnreachableError):
+        raise value
+    return value
+
+
+def side_by_side(
+    look: Callable[[S], T],
+    items: Iterable[S],
+    *,
+    budget: Budget,
+    late: Callable[[S], T],
+    at_once: int = 32,
+) -> list[T]:
+    """Return look(item) of every item in order, or late(item) of what is not there in time.
+
+    Made in up to `at_once` daemon threads; one that hangs is left behind.
+    """
+    every = list(items)
+    todo = deque(enumerate(every))
     done: dict[int, T] = {}
     failed: list[BaseException] = []
 
@@ -77,11 +122,13 @@ def side_by_side(look: Callable[[S], T], items: Iterable[S], *, at_once: int = 8
             except BaseException as error:  # noqa: BLE001 (raised again by the caller's thread)
                 failed.append(error)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(todo)))]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(every)))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(max(0.0, budget.end - time.monotonic()))
+    todo.clear()
     if failed:
         raise failed[0]
-    return [done[number] for number in sorted(done)]
+    seen = done.copy()
+    return [seen[n] if n in seen else late(item) for n, item in enumerate(every)]

@@ -92,7 +92,11 @@ def safe_cursor(cursor: str) -> str:
 
 
 def new_transport() -> Any:
-    """Return the connection pool for all sessions: bounds bodies, refuses redirects."""
+    """Return the connection pool for all sessions: bounds bodies, refuses redirects.
+
+    A body is read as it comes in, because a longer read is not bounded by any time-out: each byte
+    that drips in begins it anew.
+    """
     from requests import Response
     from requests.adapters import HTTPAdapter
 
@@ -102,16 +106,19 @@ def new_transport() -> Any:
             if 300 <= response.status_code < 400:
                 response.close()
                 raise RefusedError(f"bybit answered a redirect ({response.status_code})")
-            body = bytearray()
-            for chunk in response.iter_content(64 * 1024):
+            body, end = bytearray(), time.monotonic() + sum(options["timeout"])
+            while chunk := response.raw.read1(64 * 1024, decode_content=True):
                 body += chunk
                 if len(body) > MAX_BODY:
                     response.close()
                     raise GarbledError(f"bybit answered more than {MAX_BODY} bytes")
+                if time.monotonic() > end:
+                    response.close()
+                    raise UnreachableError("bybit's answer drips too slowly")
             response._content = bytes(body)  # noqa: SLF001 (requests has no other way in)
             return response
 
-    return Transport(pool_maxsize=64)
+    return Transport(pool_maxsize=512)
 
 
 def new_session(
@@ -179,6 +186,7 @@ def _is_loopback(host: str) -> bool:
 def _translated(error: Exception) -> VendorError:
     from pybit.exceptions import FailedRequestError, InvalidRequestError
     from requests import exceptions
+    from urllib3 import exceptions as raw
 
     if isinstance(error, VendorError):
         return error
@@ -192,9 +200,9 @@ def _translated(error: Exception) -> VendorError:
             failure = RefusedError("bybit answered a redirect")
         case exceptions.SSLError() if "CERTIFICATE_VERIFY_FAILED" in str(error):
             failure = RefusedError("bybit's certificate is not trusted")
-        case exceptions.Timeout():
+        case exceptions.Timeout() | raw.ReadTimeoutError():
             failure = UnreachableError("bybit did not answer in time")
-        case exceptions.ChunkedEncodingError() | exceptions.ContentDecodingError():
+        case raw.ProtocolError() | raw.DecodeError():
             failure = GarbledError("bybit's answer was cut off")
         case exceptions.RequestException():
             failure = UnreachableError(f"no connection to bybit ({type(error).__name__})")

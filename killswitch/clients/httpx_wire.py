@@ -1,30 +1,13 @@
-"""What the clients over httpx share: addresses, trust, and a vendor's words made safe to show."""
+"""What the clients over httpx share: trust, quiet, and a vendor's words made safe to show."""
 
 import logging
 import ssl
-from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from killswitch.errors import RefusedError
 from killswitch.secret import redact
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-
-
-def checked_url(url: str) -> str:
-    """Return `url` without its last slash; ValueError unless it is https, or loopback."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    loopback = host == "localhost"
-    with suppress(ValueError):
-        loopback = loopback or ip_address(host).is_loopback
-    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
-        raise ValueError(f"https is required except for loopback: {parts.scheme}://{host}")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError(f"an address has no user, query or fragment: {parts.scheme}://{host}")
-    return url.rstrip("/")
 
 
 def trust(ca_file: str | Path | None) -> ssl.SSLContext:

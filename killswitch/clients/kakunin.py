@@ -11,9 +11,9 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from killswitch.address import checked_url
 from killswitch.clients.httpx_wire import (
     MAX_BODY_BYTES,
-    checked_url,
     describe,
     one_line,
     quieten,

@@ -7,7 +7,6 @@ Format: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 
 import base64
 import binascii
-import ipaddress
 import os
 import ssl
 import tempfile
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from killswitch.address import checked_url, host_of, is_loopback
 from killswitch.errors import RefusedError
 from killswitch.secret import Secret
 
@@ -100,10 +100,10 @@ def load(path: Path, context: str, *, only_loopback: bool = False) -> Access:
         raise RefusedError(f"cannot read the kubeconfig {path}: {error.strerror}") from None
     cluster, user_name, user = _choose(_parse(raw, path), context)
     _remember(user)
-    host = urlsplit(cluster.server).hostname or "no host"
-    if only_loopback and not is_loopback(host):
+    server = _server(cluster)
+    if only_loopback and not is_loopback(host_of(server)):
         raise RefusedError(
-            f"the sandbox may only reach this machine, and the kubeconfig names {host}"
+            f"the sandbox may only reach this machine, and the kubeconfig names {host_of(server)}"
         )
     for key, value in (
         ("exec", user.exec),
@@ -117,10 +117,10 @@ def load(path: Path, context: str, *, only_loopback: bool = False) -> Access:
             )
     token = _token(user, path.parent)
     return Access(
-        server=cluster.server.rstrip("/"),
+        server=server,
         authorization=_authorization(user, token),
         expires_at=_expires_at(token),
-        tls=_tls(cluster, user, path.parent),
+        tls=_tls(server, cluster, user, path.parent),
         tls_server_name=cluster.tls_server_name or None,
     )
 
@@ -148,6 +148,13 @@ def _choose(file: _File, context: str) -> tuple[_Cluster, str, _User]:
     if chosen.user and chosen.user not in users:
         raise RefusedError(f"the kubeconfig has no user {chosen.user!r}")
     return clusters[chosen.cluster], chosen.user, users.get(chosen.user) or _User()
+
+
+def _server(cluster: _Cluster) -> str:
+    try:
+        return checked_url(cluster.server)
+    except ValueError as error:
+        raise RefusedError(f"the kubeconfig's server: {error}") from None
 
 
 def _remember(user: _User) -> None:
@@ -186,17 +193,11 @@ def _expires_at(token: str) -> datetime | None:
         return None
 
 
-def _tls(cluster: _Cluster, user: _User, folder: Path) -> ssl.SSLContext | None:
-    url = urlsplit(cluster.server)
-    host = url.hostname or ""
-    local = is_loopback(host)
-    if url.scheme not in {"http", "https"} or not host or url.username is not None:
-        raise RefusedError("the kubeconfig's server is not an address like https://host:6443")
-    if url.scheme == "http":
-        if not local:
-            raise RefusedError(f"https is required except for loopback: {host}")
+def _tls(server: str, cluster: _Cluster, user: _User, folder: Path) -> ssl.SSLContext | None:
+    if urlsplit(server).scheme == "http":
         return None
-    if cluster.insecure_skip_tls_verify and not local:
+    host = host_of(server)
+    if cluster.insecure_skip_tls_verify and not is_loopback(host):
         raise RefusedError(f"insecure-skip-tls-verify is refused except for loopback: {host}")
     try:
         context = _verifying(cluster, folder)
@@ -207,16 +208,6 @@ def _tls(cluster: _Cluster, user: _User, folder: Path) -> ssl.SSLContext | None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def is_loopback(host: str) -> bool:
-    """Return True for a host that can only be this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _verifying(cluster: _Cluster, folder: Path) -> ssl.SSLContext:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
-from killswitch.clients.httpx_wire import checked_url, describe, one_line, trust
+from killswitch.address import checked_url
+from killswitch.clients.httpx_wire import describe, one_line, trust
 from killswitch.clients.telegram_wire import exchange, library, seconds
 from killswitch.errors import RefusedError, UnreachableError
 from killswitch.model import Receipt

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from killswitch.address import checked_url
 from killswitch.clients import vault_http as wire
 from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
 from killswitch.secret import Secret
@@ -73,7 +74,7 @@ class VaultClient:
         ca_file: str | None = None,
         timeout_s: tuple[float, float] = (3.0, 5.0),
     ) -> None:
-        self._address = wire.checked(address)
+        self._address = checked_url(address)
         self._namespace = namespace
         self._ca_file = ca_file
         self._timeout_s = timeout_s

@@ -2,9 +2,7 @@
 
 import io
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -33,24 +31,6 @@ class Errors(msgspec.Struct):
     """Vault's body for what went wrong; an empty folder has no errors, but says so."""
 
     errors: list[str] | None = None
-
-
-def checked(address: str) -> str:
-    """Return `address`; ValueError unless it is https, or http to this machine."""
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    if not host or "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("the address of vault looks like https://vault.internal:8200")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise ValueError(f"https is required except for loopback: {host}")
-    return address.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def new_client(

@@ -56,9 +56,17 @@ class NewEvent:
     data: Mapping[str, object]
 
     def to_bytes(self) -> bytes:
-        """Return the RFC 8785 bytes; text in `data` passes `redact` as a last defence."""
+        """Return the RFC 8785 bytes; text in `data` passes `redact` as a last defence.
+
+        The order does not: it was redacted before it was signed, and must stay as it was signed.
+        """
         body = {"v": 1, "id": self.id, "type": self.type, "time": self.time, "data": self.data}
-        return rfc8785.dumps(_redacted(msgspec.to_builtins(body)))
+        plain = msgspec.to_builtins(body)
+        signed = plain["data"].get("order")
+        redacted = _redacted(plain)
+        if isinstance(signed, str):
+            redacted["data"]["order"] = signed
+        return rfc8785.dumps(redacted)
 
 
 class Body(msgspec.Struct, frozen=True):

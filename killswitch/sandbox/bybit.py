@@ -52,6 +52,7 @@ class BybitServer(VendorServer):
         "key-expired": "the master key has expired (33004)",
         "http401": "an unknown key is answered with HTTP 401 instead of 10003",
         "subs-hidden": "query-sub-members lists only one sub account",
+        "orders-hang": "takes requests about orders and positions and never answers them",
         "one-sub-fails": "listing the keys of the last sub account answers 10016",
     }
 
@@ -107,6 +108,10 @@ class BybitServer(VendorServer):
             return self._envelope(10017, "Route not found.", status=404)
         if method == "GET" and body:
             return Response("forbidden", status=403)
+        if "orders-hang" in self.traps and request.path.startswith(("/v5/order", "/v5/position")):
+            self.hang()
+            self.cut(request)
+            return Response(status=503)
         with self.lock:
             return self._answer(request, method, body)
 

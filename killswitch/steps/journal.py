@@ -33,7 +33,7 @@ class AppendEvent:
     def plan(self) -> Plan:
         """Look for the event: it is missing until it has been read back."""
         found = self.log.find(self.event.id)
-        if found is not None:
+        if found is not None and found.raw == self.event.to_bytes():
             return Plan(clear=(Clear(self.event.type, _where(found)),))
         return Plan(
             live=(

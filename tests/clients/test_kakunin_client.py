@@ -52,6 +52,7 @@ def look(client: KakuninClient, agent_id: str) -> Agent:
         "//kakunin.example",
         "https://user:pass@kakunin.example/api/v1",
         "https://kakunin.example/api/v1?key=1",
+        "https://[::1/api/v1",
     ],
 )
 def test_an_address_that_could_leak_the_key_is_refused(url: str) -> None:

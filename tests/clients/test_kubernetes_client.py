@@ -485,8 +485,11 @@ def test_the_vendor_s_library_is_not_loaded_before_it_is_needed() -> None:
         (config("https://api.example", user={"as": "root", "token": TOKEN}), "uses 'as'"),
         (config("https://api.example", user={"auth-provider": {"name": "oidc"}}), "'auth-pro"),
         (config("http://api.example"), "https is required except for loopback: api.example"),
-        (config("ftp://api.example"), "not an address"),
-        (config("https://me:word@api.example"), "not an address"),
+        (config("ftp://api.example"), "https is required except for loopback: api.example"),
+        (config("api.example:6443"), "https is required except for loopback: no host"),
+        (config("https://me:word@api.example"), "an address has no user, .*: api.example"),
+        (config("https://[::1"), "the kubeconfig's server: this cannot be read as an address"),
+        (config("https://api.example:port"), "the kubeconfig's server: this cannot be read"),
         (
             config("https://api.example", cluster={"insecure-skip-tls-verify": True}),
             "insecure-skip-tls-verify is refused",
@@ -505,6 +508,13 @@ def test_a_kubeconfig_that_cannot_be_used_is_refused_in_words(
     with pytest.raises(RefusedError, match=words) as caught:
         connect(text)
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_address_that_cannot_be_read_is_refused_while_warming_up_too(connect: Connect) -> None:
+    client = connect(config("https://[::1"), log_in=False)
+    for call in (client.warm, partial(client.login, may_write=True)):
+        with pytest.raises(RefusedError, match="cannot be read as an address"):
+            call()
 
 
 def test_a_kubeconfig_that_is_not_there_is_refused(tmp_path: Path) -> None:

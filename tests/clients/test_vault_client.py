@@ -353,6 +353,7 @@ def test_nothing_is_taken_from_the_environment(
         "ftp://127.0.0.1",
         "vault.internal",
         "https://user:password@vault.internal",
+        "https://user:password@[::1",
         "https://",
     ],
 )
