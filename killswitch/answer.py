@@ -58,10 +58,8 @@ def touched_by(report: HaltReport) -> str:
     if report.proof is None:
         return f"{name} {report.order.id}"
     at = f"{report.started_at:%H:%M:%S} UTC"
-    return (
-        f'{name} {report.order.id}, touched by "{report.proof.key_label}" '
-        f"({report.proof.operator}) at {at}"
-    )
+    key, operator = report.proof.key_label, report.proof.operator
+    return f'{name} {report.order.id}, key "{key}" ({operator}), {at}'
 
 
 def summary(result: StepResult) -> str:

@@ -31,7 +31,7 @@ class Limits:
     stay_down_s: float = 5.0
     first_pause_s: float = 0.05
     longest_pause_s: float = 1.0
-    second_looks: int = 3
+    second_looks: int = 6
     rounds: int = 500
     width: int = 32
 

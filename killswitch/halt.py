@@ -8,51 +8,14 @@ an `Event` (a call came back, time passed, the operator pressed Ctrl-C). Its val
 import itertools
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import IntEnum
 
 from killswitch.converge import Limits
-from killswitch.model import HaltReport, Mode, Order, Proof, Step, StepResult
+from killswitch.driving import Event, Interrupt, Pressed, Tick, Wait
+from killswitch.model import HaltReport, Mode, Order, Outcome, Proof, Step, StepResult
 from killswitch.task import Call, Done, State, Task
 from killswitch.verdict import Intent
-
-
-class Pressed(IntEnum):
-    """How often the operator pressed Ctrl-C after the touch."""
-
-    ONCE = 1
-    TWICE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time passed, and nothing came back."""
-
-    now: float
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupt:
-    """The operator pressed Ctrl-C: once, no more attempts; twice, leave."""
-
-    now: float
-    pressed: Pressed
-
-
-Event = Done | Tick | Interrupt
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """What the driver does next: start `calls`, wait for an event, but not past `until`.
-
-    `progress` returns the results so far, for the screen.
-    """
-
-    calls: tuple[Call, ...]
-    until: float
-    progress: Callable[[], tuple[StepResult, ...]]
 
 
 def _nobody(_report: HaltReport) -> Sequence[Step]:
@@ -66,7 +29,7 @@ class Assignment:
     `record` is the step that writes the order down before the first side effect, and
     `record_elsewhere` the one that does so when it fails. `tell` and `conclude` make the last
     steps from the report so far. `known` holds, per (step, system), the targets that earlier
-    runs saw live.
+    runs saw live. `degraded` is what was missing from the evidence before this order.
     """
 
     order: Order
@@ -80,6 +43,7 @@ class Assignment:
     conclude: Callable[[HaltReport], Sequence[Step]] = _nobody
     conclude_elsewhere: Callable[[HaltReport], Sequence[Step]] = _nobody
     known: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    degraded: tuple[str, ...] = ()
 
 
 Flow = Generator[Wait, Event, HaltReport]
@@ -151,9 +115,9 @@ class _Halt:
     def _look_again(self, wave: list[Task]) -> Generator[Wait, Event, None]:
         """Read everything once more, each step after a pause of its own.
 
-        A step looks again `stay_down_s` after the last action of all, so that what one system
-        brings back into another is seen; but a step that hangs or acts for ever does not keep
-        the others waiting for more than three pauses.
+        What one system brings back into another is seen only by a look after the last of them
+        has ended. A step that hangs does not keep the others waiting for more than three pauses;
+        if it ends after all, the others look once more after it.
         """
         contained = [task for task in wave if not task.ledger.evidence]
         while self._pressed < Pressed.TWICE:
@@ -168,26 +132,28 @@ class _Halt:
             yield from self._until(until, _changed(contained))
 
     def _doubt_what_is_stale(self, wave: list[Task]) -> None:
-        """Take back the word of a step that was not looked at after the last action of all."""
+        """Take back the word of a step that was not looked at after the last one had ended."""
         contained = [task for task in wave if not task.ledger.evidence]
-        if not _good(contained):
-            return
-        acted = max((task.ledger.last_act for task in contained), default=-math.inf)
-        for task in contained:
-            if task.ledger.looked_since < acted:
-                task.ledger.doubt()
+        if _good(contained):
+            ended = _last_ended(contained)
+            for task in contained:
+                if task.ledger.looked_since < ended:
+                    task.ledger.doubt()
 
     def _due(self, task: Task, contained: list[Task]) -> float:
         """Return when `task` is to look again; never, if there is no need to."""
         if task.state is not State.RESTING or task.rests > self._limits.second_looks:
             return math.inf
-        acted = max(other.ledger.last_act for other in contained)
         pause = self._limits.stay_down_s
-        if task.rests > 1:
-            stale = task.ledger.looked_since < acted and _at_rest(contained)
-            if not task.ledger.clean or (task.ledger.confirmed and not stale):
-                return math.inf
-        return min(max(task.rested_at, acted) + pause, task.rested_at + 3 * pause)
+        ended = _last_ended(contained)
+        if task.rests == 1:
+            return min(max(task.rested_at, ended) + pause, task.rested_at + 3 * pause)
+        if not task.ledger.clean:
+            return math.inf
+        if not task.ledger.confirmed:
+            return task.rested_at + pause
+        stale = task.ledger.looked_since < ended and _at_rest(contained)
+        return ended + pause if stale else math.inf
 
     def _next_due(self, contained: list[Task]) -> list[float]:
         return [due for task in contained if (due := self._due(task, contained)) < math.inf]
@@ -220,7 +186,7 @@ class _Halt:
             wake = min([limit, *(task.wake for task in self._tasks)], default=math.inf)
             calls, self._outbox = tuple(self._outbox), []
             self._take(
-                (yield Wait(calls=calls, until=max(wake, self._now), progress=self._results))
+                (yield Wait(calls=calls, until=max(wake, self._now), progress=self._progress))
             )
 
     def _take(self, event: Event) -> None:
@@ -244,6 +210,15 @@ class _Halt:
     def _results(self) -> tuple[StepResult, ...]:
         return tuple(task.result() for task in self._tasks)
 
+    def _progress(self) -> tuple[StepResult, ...]:
+        """Return the results so far; what is still being worked on has not failed yet."""
+        return tuple(
+            replace(result, outcome=Outcome.SENT, error="at work")
+            if task.state is State.WORKING and not result.outcome.good
+            else result
+            for task, result in ((task, task.result()) for task in self._tasks)
+        )
+
     def _report(self) -> HaltReport:
         results = self._results()
         containment = [result for result in results if not result.evidence]
@@ -258,7 +233,7 @@ class _Halt:
             proof=self._job.proof,
             results=results,
             halted=halted,
-            degraded=_degraded(results),
+            degraded=(*self._job.degraded, *_degraded(results)),
             started_at=self._job.started_at,
             verified_s=max(clean) if halted and clean else None,
             elapsed_s=self._now - self._origin,
@@ -273,6 +248,12 @@ def _changed(tasks: Sequence[Task]) -> Callable[[], bool]:
     """Return what tells whether a task has come to rest, or left it, since now."""
     before = [task.state for task in tasks]
     return lambda: [task.state for task in tasks] != before
+
+
+def _last_ended(tasks: Sequence[Task]) -> float:
+    """Return when the last of the steps that are clean now was first seen clean."""
+    moments = (task.ledger.clean_since for task in tasks)
+    return max((moment for moment in moments if moment is not None), default=-math.inf)
 
 
 def _good(tasks: Sequence[Task]) -> bool:

@@ -46,8 +46,6 @@ class Ledger:
         self.look_error_lasting = False
         self.clean_since: float | None = None
         """When the newest unbroken row of clean looks began, in the driver's seconds."""
-        self.last_act = -math.inf
-        """When the newest action that was answered well came back."""
         self.looked_since = -math.inf
         """When the newest look that was answered began."""
         self._known = known
@@ -154,7 +152,6 @@ class Ledger:
         """Take in one answer to an action."""
         self._time(started, ended)
         record = self._records[action.target]
-        self.last_act = max(self.last_act, ended)
         record.acted = True
         record.broke = ""
         record.refused = False

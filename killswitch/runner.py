@@ -7,14 +7,14 @@ runs in a daemon thread of its own and may be left behind. The process therefore
 
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
-from killswitch.halt import Event, Flow, Interrupt, Pressed, Tick
+from killswitch.driving import Event, Interrupt, Pressed, Tick
+from killswitch.halt import Flow
 from killswitch.model import HaltReport, StepResult
 from killswitch.task import Call, Done
 
@@ -22,6 +22,9 @@ Clock = Callable[[], float]
 Show = Callable[[tuple[StepResult, ...]], None]
 
 REDRAW_S = 0.1
+_AS_CTRL_C = ("SIGINT", "SIGTERM", "SIGQUIT")
+# A terminal that goes away, Ctrl-Z, a stray timer: nothing of it may stop or suspend a halt.
+_IGNORED = ("SIGHUP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2", "SIGALRM")
 
 
 class Runner:
@@ -74,11 +77,12 @@ class Runner:
             self.interrupt()
 
         with ExitStack() as handlers:
-            handlers.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, pressed))
-            handlers.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, pressed))
-            if sys.platform != "win32":
-                ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-                handlers.callback(signal.signal, signal.SIGHUP, ignored)
+            for name in _AS_CTRL_C:
+                if number := getattr(signal, name, None):
+                    handlers.callback(signal.signal, number, signal.signal(number, pressed))
+            for name in _IGNORED:
+                if number := getattr(signal, name, None):
+                    handlers.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
             yield
 
     def _next_event(self, until: float) -> Event:

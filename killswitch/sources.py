@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from killswitch.errors import ConfigError, RefusedError, UnreachableError, VendorError
-from killswitch.secret import Secret
+from killswitch.secret import MASK, Secret
 
 COMMAND_TIMEOUT_S: Final = 10.0
 _LONGEST: Final = 64 * 1024
+_LONGEST_NAME: Final = 32
 _HOW: Final = "write env:NAME, file:PATH or command:WORDS"
 
 
@@ -123,7 +124,10 @@ def name_of(source: str) -> str:
     """Return what may be shown of a source: where it is, never what is in it."""
     kind, _, where = source.partition(":")
     if kind in {"env", "file"}:
-        return f"{kind}:{where}"
+        # What is no name and no path may be the secret itself, written after the colon.
+        plain = where.replace("_", "").isalnum() if kind == "env" else "/" in where
+        shown = plain or len(where) <= _LONGEST_NAME
+        return f"{kind}:{where if shown and '.' not in where[:4] else MASK}"
     if kind == "command":
         # Only the program's name: an argument may be a credential.
         return f"command:{where.split(maxsplit=1)[0] if where.split() else ''}"

@@ -4,7 +4,7 @@ Nothing here fails for all: a section that cannot be built becomes a unit whose 
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -226,11 +226,13 @@ def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended
 
     def build(may_write: bool, _message: Message) -> Step:
         own = credential(section.api_key, section.api_secret)
+        held = {key.sub: credential(key.api_key, key.api_secret) for key in section.held}
+        held_keys = {uid: key.api_key for uid, key in held.items()}
         client.login(
             own=own,
-            held={key.sub: credential(key.api_key, key.api_secret) for key in section.held},
+            held=held,
             may_write=may_write,
-            spent=_spent(own.api_key, ended("bybit", section.name)),
+            spent=_spent(own.api_key, held_keys, ended("bybit", section.name)),
         )
         return RevokeKeys(client, section.name, section.orders)
 
@@ -241,20 +243,23 @@ def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended
     return Unit("bybit", section.name, "revoke", scope, tuple(needed), False, client.warm, build)
 
 
-def _spent(own_key: Secret, ended: frozenset[str]) -> set[str]:
+def _spent(own_key: Secret, held: Mapping[str, Secret], ended: frozenset[str]) -> set[str]:
     """Return the accounts whose key an earlier halt deleted, "" for the master's own.
 
-    A dead key is evidence only then: a key that others deleted says nothing about the rest.
+    A dead key is evidence only then, and only together with what was read with it before: a key
+    that others deleted says nothing about the rest.
     """
+
+    def deleted(prefix: str, key: Secret) -> bool:
+        labels = (t.removeprefix(prefix) for t in ended if t.startswith(prefix))
+        return any(label and key.reveal().endswith(label) for label in labels)
+
     spent = {
-        target.removeprefix("sub ").removesuffix("/orders")
-        for target in ended
-        if target.startswith("sub ") and target.endswith("/orders")
+        uid
+        for uid, key in held.items()
+        if f"sub {uid}/orders" in ended and deleted(f"sub {uid}/key …", key)
     }
-    own = "own key …"
-    if any(t.startswith(own) and own_key.reveal().endswith(t.removeprefix(own)) for t in ended):
-        spent.add("")
-    return spent
+    return spent | ({""} if deleted("own key …", own_key) else set())
 
 
 def _kakunin(config: Config, section: KakuninSection, sources: Sources) -> Unit:

@@ -15,8 +15,8 @@ from jsonschema.exceptions import ValidationError
 import killswitch
 from killswitch.converge import Limits
 from killswitch.document import SCHEMA_VERSION, order_document, proof_document, report_document
+from killswitch.driving import Pressed
 from killswitch.exit_codes import ExitCode
-from killswitch.halt import Pressed
 from killswitch.journal.store import NewEvent
 from killswitch.model import Attempt, HaltReport, Mode, Note, Outcome, Proof, StepResult
 from killswitch.verdict import Intent

@@ -253,7 +253,7 @@ def _parse(raw: bytes, path: Path) -> KeyRing:
                 hint="use the version of killswitch that wrote it",
             )
         keys = msgspec.json.decode(raw, type=_File).keys
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"the key ring {path} is damaged: {error}", hint=hint) from None
     trouble = _trouble(keys)
     if trouble:

@@ -1,6 +1,7 @@
 """From an order to its answer: what `revoke` and `drill` share."""
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -15,9 +16,11 @@ from killswitch.converge import Limits
 from killswitch.errors import UnreachableError, VendorError
 from killswitch.exit_codes import ExitCode, exit_code
 from killswitch.halt import Assignment, carry_out
+from killswitch.journal.check import check
 from killswitch.journal.fallback import FallbackLog
 from killswitch.journal.history import History
 from killswitch.journal.store import GENESIS, Head, Journal, NewEvent
+from killswitch.journal.verify import Finding
 from killswitch.model import HaltReport, Mode, Order, Proof, Step
 from killswitch.orders import make_order
 from killswitch.runner import Runner
@@ -65,13 +68,16 @@ class Run:
         self._runner = Runner()
         self._touched = False
         self._progress = Progress()
+        self._ring = KeyRing()
+        self._degraded: tuple[str, ...] = ()
+        self._touched_at: float | None = None
 
     def carry_out(self) -> HaltReport:
         """Show the plan, take the touch, carry out the order, and give the answer."""
         sources = Sources(self._config.resolve, self._session.environment)
         parts = units(self._config, sources, self._ended)
         self._show_plan(parts)
-        ring = KeyRing.load(self._config.key_file)
+        self._ring = ring = KeyRing.load(self._config.key_file)
         for unit in parts:
             sources.start(unit.sources)
         self._warm(parts)
@@ -86,13 +92,19 @@ class Run:
                 ring,
                 timeout_s=self._wish.touch_timeout_s,
                 yes=self._wish.yes,
-                on_touched=lambda: stack.enter_context(self._runner.listening()),
+                on_touched=lambda: self._begin(stack),
             )
             sources.settle(SETTLE_S)
             report = self._run(order, proof, parts)
             self._answer(report)
             remember_counter(self._session, self._config, proof)
         return report
+
+    def _begin(self, stack: ExitStack) -> None:
+        """Take over, at the moment of the touch: signals, screen and clock are the halt's now."""
+        self._touched_at = time.monotonic()
+        stack.enter_context(self._runner.listening())
+        stack.enter_context(self._terminal.detached())
 
     # Before the touch.
 
@@ -127,8 +139,15 @@ class Run:
             # Fail forward: a broken journal is flagged, never a reason not to halt.
             self._terminal.ask(self._word, f"?? the journal cannot be read: {error.problem}")
             return Head(0, GENESIS.hex())
-        self._past = History(events)
-        return Head(events[-1].seq, events[-1].hash.hex()) if events else Head(0, GENESIS.hex())
+        verdict, _ = check(events, self._ring.keys)
+        if verdict.finding is Finding.INTACT:
+            self._past = History(events)
+        else:
+            # What was changed is no memory: nothing in it counts as seen before.
+            problem = f"journal: event {verdict.bad_seq}: {verdict.problem}"
+            self._degraded = (problem,)
+            self._terminal.ask(self._word, f"?? {problem}")
+        return Head(verdict.size, verdict.head)
 
     def _order(self, parts: Sequence[Unit], head: Head) -> Order:
         return make_order(
@@ -183,10 +202,14 @@ class Run:
                 report, self._fallback, "completed, elsewhere"
             ),
             known=self._past.seen(),
+            degraded=self._degraded,
         )
         self._runner.show = self._progress.show
         with self._progress.shown():
-            report = self._runner.run(lambda now: carry_out(assignment, self._limits, now))
+            # Seconds count from the touch, also those in which secrets were still being read.
+            report = self._runner.run(
+                lambda now: carry_out(assignment, self._limits, self._touched_at or now)
+            )
             with suppress(Exception):  # a broken screen must not cost the answer
                 self._progress.show(report.results)
         return report

@@ -13,8 +13,9 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
+from killswitch.cli.later import Later
 from killswitch.errors import KillswitchError
 from killswitch.secret import redact
 
@@ -66,6 +67,7 @@ class Terminal:
         self._out = out or sys.stdout or io.StringIO()
         self._err = err or sys.stderr or io.StringIO()
         self._err_console: Console | None = None
+        self._later: Later | None = None
 
     @property
     def interactive(self) -> bool:
@@ -156,7 +158,11 @@ class Terminal:
             from rich.console import Console
 
             self._err_console = Console(
-                file=self._err, no_color=self._colour is False, highlight=False, soft_wrap=False
+                file=cast("IO[str]", _Through(self)),
+                force_terminal=self.interactive,
+                no_color=self._colour is False,
+                highlight=False,
+                soft_wrap=False,
             )
         return self._err_console
 
@@ -181,7 +187,26 @@ class Terminal:
         with self._styled(stream, _MODE_STYLES.get(mode, "bold")) as (on, off):
             self._write(stream, f"{on}{mode}{off}  {text}\n" if text else f"{on}{mode}{off}\n")
 
+    @contextlib.contextmanager
+    def detached(self) -> Iterator[None]:
+        """Let a thread of its own do the writing: a screen that is held must hold nothing else.
+
+        At the end it is waited for, as long as somebody still reads.
+        """
+        self._later = Later()
+        try:
+            yield
+        finally:
+            later, self._later = self._later, None
+            later.drain()
+
     def _write(self, stream: IO[str], text: str) -> None:
+        if self._later is not None:
+            self._later.put(lambda: self._write_now(stream, text))
+        else:
+            self._write_now(stream, text)
+
+    def _write_now(self, stream: IO[str], text: str) -> None:
         text = redact(text)
         try:
             stream.write(text)
@@ -216,6 +241,24 @@ class Terminal:
         with contextlib.suppress(ValueError):
             return wanted and stream.isatty()
         return False
+
+
+class _Through:
+    """What rich writes to: the terminal's own way out, so that it never blocks a halt either."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self.encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        self._terminal._write(self._terminal._err, text)  # noqa: SLF001 (the same room)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+    def isatty(self) -> bool:
+        return self._terminal.interactive
 
 
 class Progress:

@@ -21,7 +21,7 @@ from killswitch.steps.bybit_port import Account, DeadKeyError, Listed, Sweep
 
 OWN: Final = ""
 KEYS_PER_PAGE: Final = 20
-POSITIONS_S: Final = 2.0
+GRACE_S: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class BybitClient:
         *,
         endpoint: str,
         timeout_s: tuple[float, float] = (3.0, 5.0),
-        look_s: float = 8.0,
+        look_s: float = 7.5,
         part_s: tuple[float, float] = (3.0, 5.0),
         recv_window_ms: int = 20_000,
         ca_file: str | None = None,
@@ -135,8 +135,10 @@ class BybitClient:
         late: Callable[[str, str], Plan],
     ) -> list[Plan]:
         """Look at several accounts at once; late(uid, why) is of one that takes too long."""
-        budget = self._look.part(self._look_s)
-        why = budget.late().problem
+        left = self._look.part(self._look_s)
+        why = left.late().problem
+        # A moment more, so that what was read of an account until the end is in its look.
+        budget = Budget(left.seconds, left.end + GRACE_S)
         return side_by_side(look, uids, budget=budget, late=lambda uid: late(uid, why))
 
     def own_trades(self) -> bool:
@@ -186,9 +188,7 @@ class BybitClient:
     def account(self, uid: str) -> Account:
         """Read the open orders and positions of an account with the key held there."""
         call = partial(self._call, uid)
-        # A little less than the look, so that what was read of the account is in it.
-        left = self._look.part(0.95 * self._look_s)
-        budget = left.part(min(self._part_s[1], 0.95 * left.seconds))
+        budget = self._look.part(self._part_s[1])
         counts = count_orders(call, budget)
         failures = [count for count in counts if isinstance(count, VendorError)]
         dead = next((error for error in failures if isinstance(error, DeadKeyError)), None)
@@ -199,9 +199,10 @@ class BybitClient:
             orders += count if isinstance(count, Counter) else Counter()
         if any(sweep[3] == "Order" for sweep in orders):
             self._spent -= {uid, OWN}  # still alive, and no longer clean
-        positions, unread = (), "not read, as its orders did not answer"
+        positions: tuple[str, ...] = ()
+        unread = "not read, as its orders did not answer"
         if not any(isinstance(error, UnreachableError) for error in failures):
-            positions, unread = open_positions(call, budget.part(POSITIONS_S))
+            positions, unread = open_positions(call, budget)
         return Account(
             answers=len(failures) < len(counts),
             orders=orders,
@@ -216,13 +217,15 @@ class BybitClient:
         self._writing("delete a key")
         if key_id == self.held_ids.get(uid):
             self._spent.add(uid)
-        return _receipt(self._call(OWN, "delete_sub_api_key", apikey=key_id), "delete-sub-api")
+        reply = self._call(OWN, "delete_sub_api_key", apikey=key_id)
+        return Receipt("delete-sub-api answered 0", wire.evidence([reply]))
 
     def delete_own_key(self) -> Receipt:
         """Delete the own key: the last thing that it can do."""
         self._writing("delete the own key")
         self._spent.add(OWN)
-        return _receipt(self._call(OWN, "delete_master_api_key"), "delete-api")
+        reply = self._call(OWN, "delete_master_api_key")
+        return Receipt("delete-api answered 0", wire.evidence([reply]))
 
     def cancel_orders(self, uid: str, sweeps: Iterable[Sweep]) -> Receipt:
         """Ask to cancel all that the sweeps reach: Bybit only acknowledges, and ends it later."""
@@ -241,7 +244,7 @@ class BybitClient:
                 failures.append(error)
         if failures:
             raise failures[0]
-        return Receipt(f"cancel-all acknowledged, {len(replies)} calls", _evidence(replies))
+        return Receipt(f"cancel-all acknowledged, {len(replies)} calls", wire.evidence(replies))
 
     def _dead_account(self, uid: str, dead: DeadKeyError) -> Account:
         if uid in self._crowded:
@@ -295,12 +298,3 @@ class BybitClient:
             recv_window=self._recv_window_ms,
             **keys,
         )
-
-
-def _receipt(reply: wire.Reply, what: str) -> Receipt:
-    return Receipt(f"{what} answered 0", _evidence([reply]))
-
-
-def _evidence(replies: list[wire.Reply]) -> dict[str, str]:
-    traces = " ".join(reply.trace for reply in replies if reply.trace)
-    return {"retCode": "0"} | ({"traceId": traces} if traces else {})

@@ -25,6 +25,7 @@ _ORDERS: Final = (
     ("spot", "", "BidirectionalTpslOrder"),
     ("option", "", "Order"),
 )
+POSITIONS_S: Final = 2.0
 _POSITIONS: Final = (("linear", "USDT"), ("linear", "USDC"), ("inverse", ""), ("option", ""))
 
 
@@ -34,7 +35,11 @@ def count_orders(call: Call, budget: Budget) -> list[Counter[Sweep] | VendorErro
 
 
 def open_positions(call: Call, budget: Budget) -> tuple[tuple[str, ...], str]:
-    """Return the open positions in words, and why some could not be read in time."""
+    """Return the open positions in words, and why some could not be read in time.
+
+    They decide nothing, so they get no more than `POSITIONS_S` of the budget.
+    """
+    budget = budget.part(POSITIONS_S)
     read = partial(_positions, call)
     pages = side_by_side(read, _POSITIONS, budget=budget, late=budget.late)
     texts = [text for page in pages if isinstance(page, list) for text in page]

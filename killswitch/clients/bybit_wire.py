@@ -4,7 +4,7 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -174,6 +174,12 @@ def call(method: Callable[..., Any], parameters: Mapping[str, object]) -> Reply:
         failure = _translated(error)
     # Raised out here so that no vendor's text, which may echo a key, hangs on to it.
     raise failure
+
+
+def evidence(replies: Iterable[Reply]) -> dict[str, str]:
+    """Return what is worth keeping of successful answers."""
+    traces = " ".join(reply.trace for reply in replies if reply.trace)
+    return {"retCode": "0"} | ({"traceId": traces} if traces else {})
 
 
 def _is_loopback(host: str) -> bool:

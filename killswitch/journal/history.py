@@ -17,7 +17,7 @@ DRILL_ORDERED: Final = "drill.ordered"
 DRILL_COMPLETED: Final = "drill.completed"
 KEY_ENROLLED: Final = "key.enrolled"
 KEY_REMOVED: Final = "key.removed"
-HALT_LASTS: Final = timedelta(hours=24)
+HALT_LASTS: Final = timedelta(hours=1)
 
 
 class _Target(msgspec.Struct):
@@ -146,7 +146,10 @@ class History:
         return (body for body in self._bodies if body.type in types)
 
     def _completed(self, *types: str) -> Iterator[tuple[Body, _Completed]]:
+        ordered = {body.id.removesuffix(".ordered") for body in self._of(ORDERED, DRILL_ORDERED)}
         for body in self._of(*types):
+            if body.type != RESOLVED and body.id.removesuffix(".completed") not in ordered:
+                continue  # a report of an order that nobody signed
             if body.type == RESOLVED:
                 yield body, _Completed(_Order(""))
                 continue

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
-from killswitch.errors import RefusedError
-from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
+from killswitch.errors import RefusedError, VendorError
+from killswitch.model import Action, Clear, Note, Plan, Receipt
+from killswitch.steps.bybit_parts import WEB, end, hidden, join, place_of, stop_orders
 from killswitch.steps.bybit_port import Account, DeadKeyError, Exchange, Listed
-
-WEB: Final = "https://www.bybit.com/app/user/api-management"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,38 +24,49 @@ class RevokeKeys:
     def plan(self) -> Plan:
         """See the keys in the master's own lists, the orders with the keys held there."""
         own = f"own key …{self.exchange.label('', self.exchange.own_id)}"
+        self.exchange.begin()
+        trades, silent = False, None
         try:
             trades = self.exchange.own_trades()
         except RefusedError as error:
             return self._without_own_key(own, error)
+        except VendorError as error:  # what else there is may still be seen
+            silent = error
         subs = self.exchange.sub_uids()
         uids = sorted({*subs.ids, *self.exchange.held_ids})
-        rest = _join(
-            *self.exchange.each(self._sub, uids),
-            self._orders("", self.exchange.account("") if trades else None),
-            _end("sub accounts", f"{len(uids)} looked at", subs),
-            Plan(notes=(_hidden(f"other master keys of {self.system} are not visible"),)),
+        parts = self.exchange.each(self._sub, ["", *uids] if trades else uids, _unread)
+        rest = join(
+            *parts,
+            Plan() if trades or silent else self._orders("", None),
+            end("sub accounts", f"{len(uids)} looked at", subs),
+            Plan(notes=(hidden(f"other master keys of {self.system} are not visible"),)),
         )
+        if silent:
+            if not rest.live:
+                raise silent
+            return join(rest, end(own, "", Listed((), silent.problem)))
         why = "kept so that a second run can delete what is left" if rest.live or rest.blind else ""
-        return _join(rest, self._delete(own, 5, self.exchange.delete_own_key, why))
+        return join(rest, self._delete(own, 5, self.exchange.delete_own_key, why))
 
     def _without_own_key(self, own: str, error: RefusedError) -> Plan:
         """Say what is left to see; orders are still cancelled where a key is held."""
         what = f"sub accounts and other master keys of {self.system} are not visible"
-        end = Plan(clear=(Clear(own, error.problem, only_if_known=True),), notes=(_hidden(what),))
+        gone = Plan(clear=(Clear(own, error.problem, only_if_known=True),), notes=(hidden(what),))
         if isinstance(error, DeadKeyError) and self.exchange.spent(""):
-            return end
+            return gone
         held = sorted(self.exchange.held_ids)
-        parts = self.exchange.each(lambda uid: self._orders(uid, self.exchange.account(uid)), held)
+        parts = self.exchange.each(self._held, held, _orders_unread)
         if not isinstance(error, DeadKeyError):
             if not any(part.live or part.clear for part in parts):
                 raise error
-            end = _end(own, "", Listed((), error.problem, lasting=True))
+            gone = end(own, "", Listed((), error.problem, lasting=True))
         lost = Listed((), f"cannot be listed: {error.problem}", lasting=True)
-        return _join(end, _end("sub accounts", "", lost), *parts)
+        return join(gone, end("sub accounts", "", lost), *parts)
 
     def _sub(self, uid: str) -> Plan:
         """Look at the keys first: with no bot's key left, no order can follow the ones read."""
+        if not uid:
+            return self._held(uid)
         keys, held = self.exchange.sub_keys(uid), self.exchange.held_ids.get(uid, "")
         account = self.exchange.account(uid) if held else None
         orders = self._orders(uid, account)
@@ -67,14 +77,17 @@ class RevokeKeys:
             why = "kept until its account has no other key and no open order" if needed else ""
             parts.append(self._delete_sub(uid, held, 4, why))
         if keys.missing or not parts:
-            parts.append(_end(f"sub {uid}", "no key left", keys))
-        return _join(orders, *parts)
+            parts.append(end(f"sub {uid}", "no key left", keys))
+        return join(orders, *parts)
+
+    def _held(self, uid: str) -> Plan:
+        return self._orders(uid, self.exchange.account(uid))
 
     def _orders(self, uid: str, account: Account | None) -> Plan:
         """Cancel what is open on an account, as far as a key is held there."""
-        place = f"sub {uid}" if uid else "main account"
+        place = place_of(uid)
         if account is None:
-            return Plan(notes=(_hidden(f"orders on {place}: no key is held there"),))
+            return Plan(notes=(hidden(f"orders on {place}: no key is held there"),))
         every = self.orders == "all"
         ours = {sweep: n for sweep, n in account.orders.items() if every or sweep[3] == "Order"}
         amount = sum(ours.values())
@@ -88,15 +101,15 @@ class RevokeKeys:
             parts.append(Plan(live=(what,)))
         if account.missing or not ours:
             saw = "no open order" if account.answers else "no open order when its key was deleted"
-            parts.append(_end(f"{place}/orders", saw, account))
-        return _join(*parts)
+            parts.append(end(f"{place}/orders", saw, account))
+        return join(*parts)
 
     def _stays(self, place: str, account: Account, stops: int) -> Plan:
         left = [f"{it} on {place}: killswitch does not close positions" for it in account.positions]
-        left += [_stop_orders(stops, place)] if stops else []
+        left += [stop_orders(stops, place)] if stops else []
         notes = [Note("still open", text, WEB) for text in left]
         if account.no_positions:
-            notes.append(_hidden(f"positions on {place}: {account.no_positions}"))
+            notes.append(hidden(f"positions on {place}: {account.no_positions}"))
         return Plan(notes=tuple(notes))
 
     def _delete_sub(self, uid: str, key: str, phase: int, why: str = "") -> Plan:
@@ -108,25 +121,9 @@ class RevokeKeys:
         return Plan(live=(Action("delete key", target, perform, prove, phase, withheld=why),))
 
 
-def _end(target: str, saw: str, seen: Listed | Account) -> Plan:
-    if seen.missing:
-        return Plan(blind=(Blind(target, seen.missing, seen.lasting),))
-    return Plan(clear=(Clear(target, saw),))
+def _unread(uid: str, why: str) -> Plan:
+    return end(f"sub {uid}", "", Listed((), why)) if uid else _orders_unread(uid, why)
 
 
-def _stop_orders(count: int, place: str) -> str:
-    many = "s" if count != 1 else ""
-    return f"{count} stop order{many} left on {place}, to protect positions"
-
-
-def _hidden(text: str) -> Note:
-    return Note("cannot see", text, WEB)
-
-
-def _join(*parts: Plan) -> Plan:
-    return Plan(
-        live=tuple(action for part in parts for action in part.live),
-        blind=tuple(blind for part in parts for blind in part.blind),
-        clear=tuple(clear for part in parts for clear in part.clear),
-        notes=tuple(note for part in parts for note in part.notes),
-    )
+def _orders_unread(uid: str, why: str) -> Plan:
+    return end(f"{place_of(uid)}/orders", "", Listed((), why))

@@ -1,5 +1,6 @@
 """What an operator does wrong at 3 a.m., and what the tool says then."""
 
+import contextlib
 import json
 import os
 import signal
@@ -223,3 +224,44 @@ def test_a_journal_that_cannot_be_written_costs_the_evidence_and_not_the_halt(
         assert world.live() == {}
         lines = (tmp_path / "sandbox-fallback.jsonl").read_text().splitlines()
         assert [json.loads(line)["type"] for line in lines] == ["halt.ordered", "halt.completed"]
+
+
+def test_a_screen_that_is_held_does_not_hold_the_halt(tmp_path: Path) -> None:
+    """As with Ctrl-S: from the touch on, nobody reads, and the pipe is full."""
+    with running_world(tmp_path) as world:
+        reading, writing = os.pipe()
+        process = subprocess.Popen(
+            [KILLSWITCH, "--revoke", "--deadline", "10", "--config", str(world.config_file)],
+            cwd=tmp_path,
+            env=home(tmp_path),
+            stdin=subprocess.PIPE,
+            stdout=writing,
+            stderr=writing,
+            text=True,
+        )
+        seen = b""
+        while b"press Enter" not in seen:
+            seen += os.read(reading, 4096)
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"." * 4096)
+        os.set_blocking(writing, True)
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.wait(timeout=20) == 0
+        assert world.live() == {}
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGUSR1, signal.SIGALRM])
+def test_no_stray_signal_stops_or_suspends_a_halt(tmp_path: Path, number: signal.Signals) -> None:
+    with running_world(tmp_path) as world:
+        process = start(["--revoke", "--yes", "--config", str(world.config_file)], tmp_path)
+        wait_for(process, "ok verified")
+        process.send_signal(number)
+        ran = end(process, 30)
+        assert ran.code == 0, ran.err
+        assert world.live() == {}

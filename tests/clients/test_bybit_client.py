@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -167,6 +168,26 @@ def test_an_answer_that_never_ends_is_garbled(canned: Canned) -> None:
     canned.answer = lambda: Response(b" " * (MAX_BODY + 1))
     with pytest.raises(GarbledError, match="more than"):
         client_of(canned.url).own_trades()
+
+
+def test_an_answer_that_drips_for_ever_is_unreachable(canned: Canned) -> None:
+    def drops() -> Iterator[bytes]:
+        for _ in range(100):
+            time.sleep(0.1)
+            yield b" "
+
+    canned.answer = lambda: Response(drops(), mimetype="application/json")
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="drips"):
+        client_of(canned.url).delete_own_key()
+    assert time.monotonic() - began < 2
+
+
+def test_an_answer_that_is_cut_off_is_garbled(canned: Canned) -> None:
+    body = b'{"retCode": 0, "result": {}}'
+    canned.answer = lambda: Response(iter([body]), headers={"Content-Length": "99"})
+    with pytest.raises(GarbledError, match="cut off"):
+        client_of(canned.url).delete_own_key()
 
 
 @pytest.mark.parametrize("trap", ["hang", "drop", "down"])

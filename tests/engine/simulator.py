@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 from killswitch.converge import Limits
+from killswitch.driving import Event, Interrupt, Pressed, Tick
 from killswitch.errors import GarbledError, RefusedError, UnreachableError
-from killswitch.halt import Assignment, Event, Interrupt, Pressed, Tick, carry_out
+from killswitch.halt import Assignment, carry_out
 from killswitch.model import (
     Action,
     Blind,

@@ -11,7 +11,7 @@ import secrets
 import pytest
 
 from killswitch.converge import Limits
-from killswitch.halt import Pressed
+from killswitch.driving import Pressed
 from killswitch.model import HaltReport
 from tests.engine.simulator import ORIGIN, Faults, Simulator, Thing, WorldStep, make_assignment
 
@@ -93,6 +93,10 @@ def halted_is_only_said_after_a_clean_read_back(run: Run) -> None:
         assert last_look in step.clean_looks, "the newest look saw something live"
         assert len(step.clean_looks) >= 2, "seen clean only once"
         assert last_look >= max(receipts, default=0.0), "not looked at after the last action of all"
+        for other in run.steps:
+            seen = max(run.simulator.answered[f"world {other.system}: look"])
+            ends = [thing.ended_at for thing in other.things if (thing.ended_at or seen) < seen]
+            assert last_look >= max(ends, default=0.0), "not looked at after the last had ended"
         if any(thing.live for thing in step.things):
             assert run.simulator.time > last_look, "live at the newest look"
 

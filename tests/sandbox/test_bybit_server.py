@@ -34,6 +34,7 @@ def ask(
     secret: str = "",
     skew_ms: int = 0,
     window: str = "5000",
+    timeout_s: float = 5.0,
 ) -> httpx.Response:
     key = key or server.master_key
     if not secret:
@@ -49,7 +50,7 @@ def ask(
         "content-type": "application/json",
     }
     url = f"{server.url}{path}" + (f"?{query}" if query else "")
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=timeout_s) as client:
         return client.request(method, url, headers=headers, content=content or None)
 
 
@@ -217,3 +218,11 @@ def test_the_master_deletes_only_itself(server: BybitServer) -> None:
     assert code(ask(server, "POST", "/v5/user/delete-api")) == 0
     assert set(server.books.keys) >= {"OTHERMASTER"}
     assert server.master_key not in server.books.keys
+
+
+def test_orders_that_hang_leave_the_other_routes_alone(server: BybitServer) -> None:
+    server.traps = {"orders-hang"}
+    assert code(ask(server, "GET", "/v5/user/query-api")) == 0
+    for path in ("/v5/order/realtime", "/v5/position/list"):
+        with pytest.raises(httpx.ReadTimeout):
+            ask(server, "GET", path, query="category=linear", timeout_s=0.3)

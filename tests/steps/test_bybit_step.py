@@ -3,16 +3,24 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
+from werkzeug.wrappers import Request, Response
 
 from killswitch.clients.bybit import BybitClient, Credential
-from killswitch.errors import RefusedError, VendorError
-from killswitch.model import Action, Plan
+from killswitch.converge import Limits
+from killswitch.errors import RefusedError, UnreachableError, VendorError
+from killswitch.halt import Assignment, carry_out
+from killswitch.model import Action, Mode, Plan, StepResult
+from killswitch.runner import Runner
 from killswitch.sandbox.bybit import BybitServer
 from killswitch.sandbox.bybit_books import MASTER, TRADE_RIGHTS, Key, Order
 from killswitch.secret import Secret
-from killswitch.steps.bybit import WEB, RevokeKeys
+from killswitch.steps.bybit import RevokeKeys
+from killswitch.steps.bybit_parts import WEB
+from killswitch.verdict import Intent
+from tests.engine.simulator import make_order
 
 Make = Callable[..., RevokeKeys]
 OWN = "own key …a81c"
@@ -274,3 +282,122 @@ def test_a_system_that_does_not_answer_is_never_nothing_to_do(
     server.traps = {"down"}
     with pytest.raises(VendorError):
         make().plan()
+
+
+def impatient(server: BybitServer, *, timeout_s: float = 5.0) -> RevokeKeys:
+    """Return a step whose looks are short, and whose calls alone would take longer."""
+    client = BybitClient(
+        endpoint=server.url, timeout_s=(0.5, timeout_s), look_s=1.6, part_s=(0.5, 0.8)
+    )
+    client.login(
+        own=Credential(Secret(server.master_key), Secret(server.master_secret)),
+        held={uid: Credential(Secret(k), Secret(s)) for uid, (k, s) in server.held.items()},
+        may_write=True,
+    )
+    return RevokeKeys(client, "main-desk")
+
+
+def carried_out(step: RevokeKeys) -> StepResult:
+    limits = Limits(
+        deadline_s=5, wrap_up_s=1, look_s=2.5, act_s=2.5, phase_s=1, patience_s=1, stay_down_s=0.2
+    )
+    order = Assignment(
+        order=make_order(Mode.LIVE),
+        proof=None,
+        intent=Intent.PERFORM,
+        steps=(step,),
+        started_at=datetime.now(UTC),
+    )
+    return Runner().run(lambda now: carry_out(order, limits, now)).results[0]
+
+
+# a bug fix brings its failing test: hanging orders cost the whole look, and with it every key
+def test_orders_that_never_answer_cost_only_themselves(server: BybitServer) -> None:
+    server.traps = {"orders-hang"}
+    began = time.monotonic()
+    plan = impatient(server).plan()
+    assert time.monotonic() - began < 1.6
+    assert targets(plan) == {
+        "sub 101/key …f3Qa": 1,
+        "sub 101/key …x7Lm": 1,
+        "sub 102/key …9bTz": 1,
+        HELD: 4,
+        OWN: 5,
+    }
+    assert {it.target for it in plan.live if it.withheld} == {HELD, OWN}
+    blind = [(it.target, it.reason, it.lasting) for it in plan.blind]
+    assert blind == [("sub 101/orders", "no answer within 0.8 s", False)]
+    assert "positions on sub 101: not read, as its orders did not answer" in {
+        note.text for note in plan.notes
+    }
+
+
+def test_with_the_usual_time_outs_such_a_look_ends_long_before_the_engine_gives_it_up(
+    server: BybitServer,
+) -> None:
+    server.traps = {"orders-hang"}
+    began = time.monotonic()
+    exchange = BybitClient(endpoint=server.url)
+    exchange.login(
+        own=Credential(Secret(server.master_key), Secret(server.master_secret)),
+        held={uid: Credential(Secret(k), Secret(s)) for uid, (k, s) in server.held.items()},
+        may_write=False,
+    )
+    plan = RevokeKeys(exchange, "main-desk").plan()
+    assert time.monotonic() - began < 6 < Limits().look_s
+    assert [it.reason for it in plan.blind] == ["no answer within 5 s"]
+
+
+def test_the_engine_deletes_the_bots_keys_while_orders_hang(server: BybitServer) -> None:
+    server.traps = {"orders-hang"}
+    orders = [name for name in server.live() if "/order " in name]
+    result = carried_out(impatient(server))
+    assert server.live() == [OWN, HELD, *orders]
+    assert not result.outcome.ended
+    assert {it.target for it in result.left_live} >= {OWN, HELD}
+
+
+def test_many_accounts_whose_orders_hang_share_one_budget(server: BybitServer) -> None:
+    for number in range(110, 122):
+        uid, held = str(number), Key(f"HELDKEY0000{number}h{number}", "s", str(number), {})
+        server.books.subs[uid] = uid
+        server.books.add_key(held)
+        server.books.add_key(Key(f"BOTKEY00000{number}b{number}", "s", uid, dict(TRADE_RIGHTS)))
+        server.held[uid] = (held.id, held.secret)
+    server.traps = {"orders-hang"}
+    began = time.monotonic()
+    plan = impatient(server).plan()
+    assert time.monotonic() - began < 2.5
+    hidden = {it.target.split("/")[0] for it in plan.blind}
+    assert hidden >= {f"sub {uid}" for uid in server.held}
+    assert len([it for it in plan.live if it.phase == 1]) >= 8  # what a second of the limit shows
+
+
+@pytest.mark.parametrize("path", ["query-api", "query-sub-members", "submembers"])
+def test_a_single_route_that_hangs_does_not_save_the_bots(server: BybitServer, path: str) -> None:
+    whole = server.respond
+
+    def respond(request: Request) -> Response:
+        if request.path.endswith(path):
+            server.hang()
+        return whole(request)
+
+    server.respond = respond  # type: ignore[method-assign]  # a server is ours to bend
+    step = impatient(server)
+    began = time.monotonic()
+    plan = step.plan()
+    assert time.monotonic() - began < 2
+    assert [it.phase for it in plan.live].count(1) == 3
+    assert plan.blind
+    for action in lowest(plan):
+        action.perform()
+    assert [name for name in server.live() if "/key " in name] == [HELD]
+    assert OWN in server.live()
+
+
+def test_nothing_at_all_that_answers_is_an_error_in_time(server: BybitServer) -> None:
+    server.traps = {"hang"}
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="no answer within"):
+        impatient(server).plan()
+    assert time.monotonic() - began < 2.5

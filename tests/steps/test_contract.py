@@ -64,7 +64,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         def make(*, may_write: bool) -> Step:
             parts = units(config, Sources(config.resolve, {}))
             unit = next(unit for unit in parts if unit.kind == kind)
-            return unit.step(MESSAGE, may_write=may_write)
+            return unit.step(lambda: MESSAGE, may_write=may_write)
 
         yield Bench(world, server, make)
 
