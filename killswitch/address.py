@@ -30,8 +30,9 @@ def checked_url(url: str) -> str:
     host = parts.hostname or ""
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
         raise ValueError(f"https is required except for loopback: {host or 'no host'}")
-    if "@" in parts.netloc or "?" in url or "#" in url:
-        raise ValueError(f"an address has no user, query or fragment: {host}")
+    # Others read a backslash as a slash: the host they reach would not be the one seen here.
+    if "@" in url or "?" in url or "#" in url or "\\" in url:
+        raise ValueError(f"an address has no user, query, fragment or backslash: {host}")
     return url.rstrip("/")
 
 

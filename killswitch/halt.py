@@ -81,11 +81,18 @@ class _Halt:
             self._doubt_what_is_stale(wave)
         else:
             yield from self._until(self._work_end, lambda: _at_rest(wave))
+        telling = [task for task in wave if task.ledger.evidence]
         for task in wave:
-            task.close()
+            if task not in telling:
+                task.close()
         brief = 4 * self._limits.intent_s
         if self._pressed < Pressed.TWICE:
-            yield from self._finish(self._job.tell, until=self._end - 2 * brief)
+            until = self._end - 2 * brief
+            telling += yield from self._finish(self._job.tell, until=until)
+            # A first alert that was slow held nobody up; now it may take what time is left.
+            yield from self._until(until, lambda: _at_rest(telling))
+        for task in telling:
+            task.close()
         until = min(self._now + brief, self._end - self._limits.intent_s)
         said = yield from self._finish(self._job.conclude, until=until)
         if not said or not _good(said):
@@ -124,7 +131,7 @@ class _Halt:
             due = [task for task in contained if self._due(task, contained) <= self._now]
             for task in due:
                 self._outbox += task.resume(self._now)
-            if _at_rest(wave) and not self._next_due(contained):
+            if _at_rest(contained) and not self._next_due(contained):
                 return
             if self._now >= self._work_end:
                 return

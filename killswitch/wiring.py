@@ -3,15 +3,15 @@
 Nothing here fails for all: a section that cannot be built becomes a unit whose step says why.
 """
 
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from killswitch.config import Config, System
-from killswitch.errors import ConfigError, RefusedError, VendorError
+from killswitch.errors import ConfigError, RefusedError
+from killswitch.late_step import LateStep
 from killswitch.loopback import demand_loopback
-from killswitch.model import Plan, Step
+from killswitch.model import Step
 from killswitch.secret import Secret
 from killswitch.sections import (
     BybitSection,
@@ -67,44 +67,6 @@ class Unit:
             evidence=self.evidence,
             build=lambda: self.build(may_write, message()),
         )
-
-
-@dataclass(slots=True)
-class LateStep:
-    """A step that is built when it is first looked at, so that building costs only itself."""
-
-    name: str
-    system: str
-    evidence: bool
-    build: Callable[[], Step]
-    freeze_only: bool = False
-    _step: Step | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def plan(self) -> Plan:
-        """Build the step if need be, and look."""
-        with self._lock:
-            if self._step is None:
-                self._step = self._built()
-        plan = self._step.plan()
-        return _frozen(plan) if self.freeze_only else plan
-
-    def _built(self) -> Step:
-        try:
-            return self.build()
-        except VendorError:
-            raise
-        except (ValueError, ImportError, OSError, ConfigError) as error:
-            raise RefusedError(f"cannot be built: {error}") from None
-
-
-def _frozen(plan: Plan) -> Plan:
-    why = "freeze only: it could not be undone"
-    live = (
-        action if action.reversible else replace(action, withheld=action.withheld or why)
-        for action in plan.live
-    )
-    return replace(plan, live=tuple(live))
 
 
 Ended = Callable[[str, str], frozenset[str]]
@@ -219,7 +181,11 @@ def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended
     from killswitch.clients.bybit import BybitClient, Credential
     from killswitch.steps.bybit import RevokeKeys
 
-    client = BybitClient(endpoint=section.url, ca_file=_ca(config, section.ca_file))
+    client = BybitClient(
+        endpoint=section.url,
+        steady_s=min(1.0, config.halt.stay_down_s),
+        ca_file=_ca(config, section.ca_file),
+    )
 
     def credential(api_key: str, api_secret: str) -> Credential:
         return Credential(api_key=sources.get(api_key), api_secret=sources.get(api_secret))

@@ -237,8 +237,8 @@ def test_a_key_whose_counter_went_back_is_told() -> None:
 @pytest.mark.parametrize(
     ("mode", "proof", "words"),
     [
-        (Mode.LIVE, PROOF, 'halt 20261121-0314-k7q2, touched by "blue" (anna) at 03:14:07 UTC'),
-        (Mode.DRILL, PROOF, 'drill 20261121-0314-k7q2, touched by "blue" (anna) at 03:14:07 UTC'),
+        (Mode.LIVE, PROOF, 'halt 20261121-0314-k7q2, key "blue" (anna), 03:14:07 UTC'),
+        (Mode.DRILL, PROOF, 'drill 20261121-0314-k7q2, key "blue" (anna), 03:14:07 UTC'),
         (Mode.LIVE, None, "halt 20261121-0314-k7q2"),
     ],
 )

@@ -72,7 +72,9 @@ class Terminal:
     @property
     def interactive(self) -> bool:
         """Whether a person watches stderr."""
-        return self._err.isatty() and os.environ.get("TERM") != "dumb"
+        with contextlib.suppress(ValueError):
+            return self._err.isatty() and os.environ.get("TERM") != "dumb"
+        return False
 
     def say(self, mode: str, text: str = "") -> None:
         """Print one line of progress to stderr."""
@@ -149,7 +151,7 @@ class Terminal:
         symbol, style = _SYMBOLS[outcome.value]
         with self._styled(self._err, style) as (on, off):
             head = f"{on}{symbol} {outcome.value:<9}{off} {step:<11}"
-            text = _fit(text, _text_width(mode))
+            text = _fit(redact(text), _text_width(mode))
             self._line(self._err, mode, f"{head} {text} {at_s:5.1f} s")
 
     def console(self) -> "Console":
@@ -279,7 +281,7 @@ def shown_s(result: "StepResult") -> float:
 
 
 def _text_width(mode: str) -> int:
-    return _WIDTH - len(mode) - 36
+    return _WIDTH - len(mode) - 35
 
 
 def _fit(text: str, width: int) -> str:

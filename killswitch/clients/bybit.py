@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from killswitch.address import checked_url
 from killswitch.clients import bybit_shapes as shapes
 from killswitch.clients import bybit_wire as wire
 from killswitch.clients.bybit_orders import count_orders, open_positions
-from killswitch.clients.bybit_pace import Budget, Paces, in_time, side_by_side
+from killswitch.clients.bybit_pace import Budget, Paces, Steady, in_time, side_by_side
 from killswitch.clients.bybit_subs import sub_accounts
 from killswitch.errors import RefusedError, UnreachableError, VendorError
 from killswitch.model import Plan, Receipt
@@ -43,6 +44,7 @@ class BybitClient:
         timeout_s: to connect, to read.
         look_s: for all that one look reads, whatever hangs.
         part_s: of it, for the own key and the lists of sub accounts each, for one account's orders.
+        steady_s: how long all else must have been seen ended before the keys that see it may go.
         recv_window_ms: how old a request may be when it arrives.
         ca_file: certificates to trust instead of the usual ones.
     """
@@ -54,12 +56,14 @@ class BybitClient:
         timeout_s: tuple[float, float] = (3.0, 5.0),
         look_s: float = 7.5,
         part_s: tuple[float, float] = (3.0, 5.0),
+        steady_s: float = 0.0,
         recv_window_ms: int = 20_000,
         ca_file: str | None = None,
     ) -> None:
+        self.steady = Steady(steady_s)
         self.own_id = ""
         self.held_ids: Mapping[str, str] = {}
-        self._endpoint = wire.checked(endpoint)
+        self._endpoint = checked_url(endpoint)
         self._timeout_s = timeout_s
         self._look_s = look_s
         self._part_s = part_s

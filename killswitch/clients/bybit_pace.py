@@ -132,3 +132,24 @@ def side_by_side(
         raise failed[0]
     seen = done.copy()
     return [seen[n] if n in seen else late(item) for n, item in enumerate(every)]
+
+
+class Steady:
+    """Whether all was seen ended before, long enough ago, and at every look since.
+
+    Args:
+        seconds: how long between the first such look and the one that counts.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def __call__(self, *, clean: bool) -> bool:
+        """Take in one look."""
+        now = time.monotonic()
+        if not clean:
+            self._since = None
+            return False
+        self._since = now if self._since is None else self._since
+        return now - self._since >= self._seconds

@@ -1,13 +1,11 @@
 """How Bybit is spoken to: pybit without its traps, and its errors in our words."""
 
-import ipaddress
 import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -72,16 +70,6 @@ class Reply:
         except msgspec.ValidationError as error:
             problem = f"bybit answered in another shape: {redact(str(error))}"
         raise GarbledError(problem)
-
-
-def checked(endpoint: str) -> str:
-    """Return the address without a final slash; ValueError unless it is https or loopback."""
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    https = parts.scheme == "https" and host
-    if not https and (parts.scheme != "http" or not _is_loopback(host)):
-        raise ValueError(f"https is required except for loopback: {host or 'no host'}")
-    return endpoint.rstrip("/")
 
 
 def safe_cursor(cursor: str) -> str:
@@ -180,13 +168,6 @@ def evidence(replies: Iterable[Reply]) -> dict[str, str]:
     """Return what is worth keeping of successful answers."""
     traces = " ".join(reply.trace for reply in replies if reply.trace)
     return {"retCode": "0"} | ({"traceId": traces} if traces else {})
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _translated(error: Exception) -> VendorError:

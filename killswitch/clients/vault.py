@@ -61,7 +61,7 @@ class VaultClient:
 
     Args:
         address: "https://vault.internal:8200"; ValueError unless https or loopback.
-        namespace: of Vault Enterprise or OpenBao.
+        namespace: Vault Enterprise's or OpenBao's.
         ca_file: the only certificate authority to trust, instead of the usual ones.
         timeout_s: to connect, and for each part of an answer.
     """

@@ -1,14 +1,17 @@
 """Bybit: delete the bots' keys, cancel what is open with a held key, the own key last."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from killswitch.errors import RefusedError, VendorError
-from killswitch.model import Action, Clear, Note, Plan, Receipt
+from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
 from killswitch.steps.bybit_parts import WEB, end, hidden, join, place_of, stop_orders
 from killswitch.steps.bybit_port import Account, DeadKeyError, Exchange, Listed
+
+SUBS: Final = "sub accounts"
+_HELD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +41,27 @@ class RevokeKeys:
         rest = join(
             *parts,
             Plan() if trades or silent else self._orders("", None),
-            end("sub accounts", f"{len(uids)} looked at", subs),
+            end(SUBS, f"{len(uids)} looked at", subs),
             Plan(notes=(hidden(f"other master keys of {self.system} are not visible"),)),
         )
         if silent:
             if not rest.live:
                 raise silent
             return join(rest, end(own, "", Listed((), silent.problem)))
+        rest = self._twice(rest)
         why = "kept so that a second run can delete what is left" if rest.live or rest.blind else ""
         return join(rest, self._delete(own, 5, self.exchange.delete_own_key, why))
+
+    def _twice(self, rest: Plan) -> Plan:
+        """Keep the keys that can see until all else was seen ended twice: then nothing can be."""
+        clean = not rest.blind and all(action.phase == _HELD for action in rest.live)
+        if self.exchange.steady(clean=clean) or not clean:
+            return rest
+        why = "kept until all else was seen ended twice"
+        live = tuple(replace(each, withheld=each.withheld or why) for each in rest.live)
+        clear = tuple(each for each in rest.clear if each.target != SUBS)
+        again = Blind(SUBS, "seen ended once, to be looked at again")
+        return replace(rest, live=live, clear=clear, blind=(again,))
 
     def _without_own_key(self, own: str, error: RefusedError) -> Plan:
         """Say what is left to see; orders are still cancelled where a key is held."""
@@ -61,7 +76,7 @@ class RevokeKeys:
                 raise error
             gone = end(own, "", Listed((), error.problem, lasting=True))
         lost = Listed((), f"cannot be listed: {error.problem}", lasting=True)
-        return join(gone, end("sub accounts", "", lost), *parts)
+        return join(gone, end(SUBS, "", lost), *parts)
 
     def _sub(self, uid: str) -> Plan:
         """Look at the keys first: with no bot's key left, no order can follow the ones read."""
@@ -75,7 +90,7 @@ class RevokeKeys:
         if held in keys.ids or (account and account.answers):
             needed = bots or keys.missing or orders.live or orders.blind
             why = "kept until its account has no other key and no open order" if needed else ""
-            parts.append(self._delete_sub(uid, held, 4, why))
+            parts.append(self._delete_sub(uid, held, _HELD, why))
         if keys.missing or not parts:
             parts.append(end(f"sub {uid}", "no key left", keys))
         return join(orders, *parts)

@@ -62,7 +62,7 @@ def test_a_second_key_is_enrolled_listed_and_removed(tmp_path: Path) -> None:
         assert [key["label"] for key in listed["keys"]] == ["software key", "black"]
         halted = killswitch(["--revoke", "--yes", *config], tmp_path)
         assert halted.code == 0, halted.err + halted.out
-        assert 'touched by "black" (ben)' in halted.out
+        assert 'key "black" (ben)' in halted.out
         assert killswitch(["keys", "remove", "black", *config], tmp_path).code == 0
         refused = killswitch(["--revoke", "--yes", "--touch-timeout", "1", *config], tmp_path)
         assert refused.code == 3

@@ -95,7 +95,8 @@ def halted_is_only_said_after_a_clean_read_back(run: Run) -> None:
         assert last_look >= max(receipts, default=0.0), "not looked at after the last action of all"
         for other in run.steps:
             seen = max(run.simulator.answered[f"world {other.system}: look"])
-            ends = [thing.ended_at for thing in other.things if (thing.ended_at or seen) < seen]
+            moments = [thing.ended_at or 0.0 for thing in other.things]
+            ends = [moment for moment in moments if moment < seen]
             assert last_look >= max(ends, default=0.0), "not looked at after the last had ended"
         if any(thing.live for thing in step.things):
             assert run.simulator.time > last_look, "live at the newest look"

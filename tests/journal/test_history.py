@@ -28,7 +28,23 @@ def stored(events: Sequence[NewEvent | bytes]) -> list[Event]:
 
 
 def history(*events: NewEvent | bytes) -> History:
-    return History(stored(events))
+    """Return the history of these events; a report stands after its order."""
+    given = [event for event in events if isinstance(event, NewEvent)]
+    ids = {event.id for event in given}
+    before = [
+        NewEvent(name, event.type.replace("completed", "ordered"), AT, {"order": "{}"})
+        for event in given
+        if event.type.endswith(".completed")
+        and (name := event.id.replace(".completed", ".ordered")) not in ids
+    ]
+    return History(stored((*before, *events)))
+
+
+def test_a_report_of_an_order_that_nobody_signed_is_no_memory() -> None:
+    forged = targets("h1", "halt.completed", {"target": "a", "outcome": "verified"})
+    past = History(stored((forged,)))
+    assert past.seen() == past.ended(NOW) == {}
+    assert past.reports() == []
 
 
 def ordered(id_: str, at: str = AT) -> NewEvent:
