@@ -185,7 +185,9 @@ def test_an_answer_that_drips_for_ever_is_unreachable(canned: Canned) -> None:
 
 def test_an_answer_that_is_cut_off_is_garbled(canned: Canned) -> None:
     body = b'{"retCode": 0, "result": {}}'
-    canned.answer = lambda: Response(iter([body]), headers={"Content-Length": "99"})
+    canned.answer = lambda: Response(
+        iter([body]), headers={"Content-Length": "99", "Connection": "close"}
+    )
     with pytest.raises(GarbledError, match="cut off"):
         client_of(canned.url).delete_own_key()
 
