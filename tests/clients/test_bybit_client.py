@@ -2,6 +2,8 @@
 
 import json
 import logging
+import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -183,13 +185,22 @@ def test_an_answer_that_drips_for_ever_is_unreachable(canned: Canned) -> None:
     assert time.monotonic() - began < 2
 
 
-def test_an_answer_that_is_cut_off_is_garbled(canned: Canned) -> None:
-    body = b'{"retCode": 0, "result": {}}'
-    canned.answer = lambda: Response(
-        iter([body]), headers={"Content-Length": "99", "Connection": "close"}
-    )
-    with pytest.raises(GarbledError, match="cut off"):
-        client_of(canned.url).delete_own_key()
+def test_an_answer_that_is_cut_off_is_garbled() -> None:
+    reply = b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"retCode": 0, "result": {}}'
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(reply)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(65536)
+
+        threading.Thread(target=answer, daemon=True).start()
+        port = listening.getsockname()[1]
+        with pytest.raises(GarbledError, match="cut off"):
+            client_of(f"http://127.0.0.1:{port}").delete_own_key()
 
 
 @pytest.mark.parametrize("trap", ["hang", "drop", "down"])
