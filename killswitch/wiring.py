@@ -178,7 +178,8 @@ def _kubernetes(config: Config, section: KubernetesSection) -> Unit:
 
 
 def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended) -> Unit:
-    from killswitch.clients.bybit import BybitClient, Credential
+    from killswitch.clients.bybit import BybitClient
+    from killswitch.clients.bybit_credential import Credential
     from killswitch.steps.bybit import RevokeKeys
 
     client = BybitClient(

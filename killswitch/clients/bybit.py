@@ -5,32 +5,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from killswitch.address import checked_url
 from killswitch.clients import bybit_shapes as shapes
 from killswitch.clients import bybit_wire as wire
+from killswitch.clients.bybit_credential import Credential
 from killswitch.clients.bybit_orders import count_orders, open_positions
 from killswitch.clients.bybit_pace import Budget, Paces, Steady, in_time, side_by_side
 from killswitch.clients.bybit_subs import sub_accounts
 from killswitch.errors import RefusedError, UnreachableError, VendorError
 from killswitch.model import Plan, Receipt
-from killswitch.secret import Secret
 from killswitch.steps.bybit_port import Account, DeadKeyError, Listed, Sweep
 
 OWN: Final = ""
 KEYS_PER_PAGE: Final = 20
 GRACE_S: Final = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """An API key: its id and its secret."""
-
-    api_key: Secret
-    api_secret: Secret
 
 
 class BybitClient:

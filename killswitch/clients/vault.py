@@ -60,8 +60,7 @@ class VaultClient:
     .netrc. Redirects are refused, because the token would go with them.
 
     Args:
-        address: "https://vault.internal:8200"; ValueError unless https or loopback.
-        namespace: Vault Enterprise's or OpenBao's.
+        address, namespace: "https://vault.internal:8200"; ValueError unless https or loopback.
         ca_file: the only certificate authority to trust, instead of the usual ones.
         timeout_s: to connect, and for each part of an answer.
     """

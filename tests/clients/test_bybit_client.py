@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from killswitch.clients.bybit import BybitClient, Credential
+from killswitch.clients.bybit import BybitClient
+from killswitch.clients.bybit_credential import Credential
 from killswitch.clients.bybit_pace import Pace
 from killswitch.clients.bybit_wire import MAX_BODY
 from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError

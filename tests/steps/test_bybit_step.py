@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from killswitch.clients.bybit import BybitClient, Credential
+from killswitch.clients.bybit import BybitClient
+from killswitch.clients.bybit_credential import Credential
 from killswitch.converge import Limits
 from killswitch.errors import RefusedError, UnreachableError, VendorError
 from killswitch.halt import Assignment, carry_out
