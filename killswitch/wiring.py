@@ -199,7 +199,7 @@ def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended
             own=own,
             held=held,
             may_write=may_write,
-            spent=_spent(own.api_key, held_keys, ended("bybit", section.name)),
+            spent=_spent(held_keys, ended("bybit", section.name)),
         )
         return RevokeKeys(client, section.name, section.orders)
 
@@ -210,23 +210,18 @@ def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended
     return Unit("bybit", section.name, "revoke", scope, tuple(needed), False, client.warm, build)
 
 
-def _spent(own_key: Secret, held: Mapping[str, Secret], ended: frozenset[str]) -> set[str]:
-    """Return the accounts whose key an earlier halt deleted, "" for the master's own.
+def _spent(held: Mapping[str, Secret], ended: frozenset[str]) -> set[str]:
+    """Return the sub accounts whose held key an earlier halt deleted, with no order left there.
 
-    A dead key is evidence only then, and only together with what was read with it before: a key
-    that others deleted says nothing about the rest.
+    Evidence only while the own key still lists that account's keys: see the Bybit client.
     """
 
-    def deleted(prefix: str, key: Secret) -> bool:
-        labels = (t.removeprefix(prefix) for t in ended if t.startswith(prefix))
+    def deleted(uid: str, key: Secret) -> bool:
+        prefix = f"sub {uid}/key …"
+        labels = (target.removeprefix(prefix) for target in ended if target.startswith(prefix))
         return any(label and key.reveal().endswith(label) for label in labels)
 
-    spent = {
-        uid
-        for uid, key in held.items()
-        if f"sub {uid}/orders" in ended and deleted(f"sub {uid}/key …", key)
-    }
-    return spent | ({""} if deleted("own key …", own_key) else set())
+    return {uid for uid, key in held.items() if f"sub {uid}/orders" in ended and deleted(uid, key)}
 
 
 def _kakunin(config: Config, section: KakuninSection, sources: Sources) -> Unit:

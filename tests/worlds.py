@@ -73,6 +73,16 @@ def killswitch(
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def new_own_key(world: World) -> None:
+    """Give the desk a new master key, at Bybit and in the configuration, as the runbook says."""
+    world.bybit.renew_master_key()
+    for name, value in (
+        ("bybit-api-key", world.bybit.master_key),
+        ("bybit-api-secret", world.bybit.master_secret),
+    ):
+        (world.folder / name).write_text(value)
+
+
 def secrets_of(world: World) -> list[str]:
     """Return every credential of the world that must never be shown."""
     held = [secret for pair in world.bybit.held.values() for secret in pair]

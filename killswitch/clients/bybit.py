@@ -97,15 +97,15 @@ class BybitClient:
     ) -> None:
         """Hand over the credentials; `held` by uid of the sub account.
 
-        `spent` names the accounts whose key an earlier order deleted when all else had been read
-        as ended ("" for the own key): a dead key there is the expected end, elsewhere it is not.
+        `spent` names the sub accounts whose key an earlier order deleted when all else there had
+        been read as ended: a dead key there is the expected end, elsewhere it is not.
         """
         credentials = {OWN: own, **held}
         self._sessions = {uid: self._open(each) for uid, each in credentials.items()}
         self.own_id = own.api_key.reveal()
         self.held_ids = {uid: each.api_key.reveal() for uid, each in held.items()}
         self._may_write = may_write
-        self._spent = set(spent)
+        self._spent = set(spent) - {OWN}
 
     def spent(self, uid: str) -> bool:
         """Whether killswitch had this key deleted, and nothing has cast doubt on it since."""
@@ -143,6 +143,10 @@ class BybitClient:
         """
         try:
             self._trades = in_time(self._own, self._look.part(self._part_s[0])).trades
+        except DeadKeyError:
+            if OWN not in self._spent:  # nobody can tell what was made, and traded, since
+                self._spent.clear()
+            raise
         except UnreachableError:
             if self._trades is None:
                 raise

@@ -3,6 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from werkzeug.wrappers import Request, Response
@@ -83,6 +84,13 @@ class BybitServer(VendorServer):
             ("POST", "/v5/order/cancel-all"): (10, self._cancel_all),
             ("GET", "/v5/position/list"): (50, self._positions),
         }
+
+    def renew_master_key(self) -> None:
+        """Make a new master key, as a person does on the web page; an old one stays as it is."""
+        with self.lock:
+            old = self.books.keys.get(self.master_key) or seeded().keys[self.master_key]
+            self.master_key, self.master_secret = "MASTERKEY0001b92d", "master-secret-0001"
+            self.books.add_key(replace(old, id=self.master_key, secret=self.master_secret))
 
     def live(self) -> list[str]:
         """Name the living keys, and the entry orders of accounts where a key was ever held."""

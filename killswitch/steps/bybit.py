@@ -12,6 +12,7 @@ from killswitch.steps.bybit_port import Account, DeadKeyError, Exchange, Listed
 
 SUBS: Final = "sub accounts"
 _HELD: Final = 4
+_NEW_EYE: Final = "a new master key in the configuration can list them, and goes last again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,11 @@ class RevokeKeys:
         return replace(rest, live=live, clear=clear, blind=(again,))
 
     def _without_own_key(self, own: str, error: RefusedError) -> Plan:
-        """Say what is left to see; orders are still cancelled where a key is held."""
+        """Say what is left to see; orders are still cancelled where a key is held.
+
+        Only while this very run deleted it is a dead own key the end of all that was seen with
+        it: of what was made since an earlier run it says nothing.
+        """
         what = f"sub accounts and other master keys of {self.system} are not visible"
         gone = Plan(clear=(Clear(own, error.problem, only_if_known=True),), notes=(hidden(what),))
         if isinstance(error, DeadKeyError) and self.exchange.spent(""):
@@ -75,7 +80,7 @@ class RevokeKeys:
             if not any(part.live or part.clear for part in parts):
                 raise error
             gone = end(own, "", Listed((), error.problem, lasting=True))
-        lost = Listed((), f"cannot be listed: {error.problem}", lasting=True)
+        lost = Listed((), f"cannot be listed: own key {error.problem}; {_NEW_EYE}", lasting=True)
         return join(gone, end(SUBS, "", lost), *parts)
 
     def _sub(self, uid: str) -> Plan:

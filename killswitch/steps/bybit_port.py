@@ -45,7 +45,8 @@ class Exchange(Protocol):
     master key that may write.
     `steady` is told whether a look found all but the held keys ended, and returns whether every
     look did so for long enough.
-    `spent`: killswitch had that key deleted after its last clean look. `prove` shows by query-api
+    `spent`: this run had that key deleted after its last clean look; a held key also an earlier
+    run, as long as the own key can still list the keys. `prove` shows by query-api
     that a key may do its part. `label` is an id's last characters, four or more.
     """
 

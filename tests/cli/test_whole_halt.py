@@ -7,7 +7,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from tests.worlds import killswitch, running_world, secrets_of
+from killswitch.sandbox.bybit_books import TRADE_RIGHTS, Key
+from tests.worlds import killswitch, new_own_key, running_world, secrets_of
 
 
 def test_one_command_halts_the_whole_world_and_says_so(tmp_path: Path) -> None:
@@ -18,15 +19,41 @@ def test_one_command_halts_the_whole_world_and_says_so(tmp_path: Path) -> None:
         assert ran.out.startswith("HALTED  verified in ")
         assert world.live() == {}
         assert [message.text.split("\n")[0] for message in world.telegram.messages[:2]]
+        new_own_key(world)
         again = killswitch(["revoke", "--config", world.config_file, "--yes"], tmp_path)
         assert again.code == 0, again.err + again.out
         assert "ok already" in again.err
+        assert world.live() == {}
         for secret in secrets_of(world):
             assert secret not in ran.out + ran.err + again.out + again.err
             assert secret.encode() not in (tmp_path / "journal.db").read_bytes()
     verified = killswitch(["journal", "verify", tmp_path / "journal.db"], tmp_path)
     assert verified.code == 0
     assert verified.out.startswith("INTACT  5 events")
+
+
+def test_a_second_run_without_a_key_that_sees_does_not_repeat_what_the_first_one_saw(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path) as world:
+        config = ["--config", str(world.config_file), "--yes"]
+        assert killswitch(["--revoke", *config], tmp_path).code == 0
+        world.bybit.books.add_key(Key("BOTKEY00000102late", "late-secret", "102", TRADE_RIGHTS))
+        again = killswitch(["--revoke", "--json", *config], tmp_path)
+        assert again.code == 11, again.err + again.out
+        report = json.loads(again.out)
+        unseen = {
+            (result["step"], target["target"])
+            for result in report["results"]
+            for target in result["targets"]
+            if target["outcome"] not in {"already", "verified"}
+        }
+        assert unseen == {("bybit", "sub accounts"), ("bybit", "sub 101/orders")}
+        assert "a new master key in the configuration" in again.out
+        new_own_key(world)
+        repaired = killswitch(["--revoke", *config], tmp_path)
+        assert repaired.code == 0, repaired.err + repaired.out
+        assert world.live() == {}
 
 
 def test_the_alerts_tell_of_the_order_and_of_its_result_with_the_journals_head(

@@ -251,11 +251,43 @@ def test_a_dead_own_key_proves_nothing_about_the_sub_accounts(
     assert targets(plan) == {"sub 101/orders": 2}
 
 
-def test_a_second_run_after_a_whole_one_finds_it_ended(make: Make) -> None:
-    halt(make())
-    plan = make(spent=("", "101")).plan()
+def test_in_the_run_that_deleted_it_the_own_key_closes_what_it_saw(make: Make) -> None:
+    step = make()
+    halt(step)
+    plan = step.plan()
     assert (plan.live, plan.blind) == ((), ())
     assert [clear.target for clear in plan.clear] == [OWN]
+
+
+def test_a_bot_key_made_after_the_own_key_was_deleted_is_never_taken_for_ended(
+    server: BybitServer, make: Make
+) -> None:
+    halt(make())
+    server.books.keys["BOTKEY00000102late"] = Key("BOTKEY00000102late", "late", "102", TRADE_RIGHTS)
+    for earlier in ((), ("101",), ("", "101")):
+        plan = make(spent=earlier).plan()
+        assert [clear.target for clear in plan.clear] == [OWN]
+        assert {blind.target for blind in plan.blind} == {"sub accounts", "sub 101/orders"}
+
+
+def test_a_new_own_key_sees_ends_and_goes_last_again(server: BybitServer, make: Make) -> None:
+    halt(make())
+    server.books.keys["BOTKEY00000102late"] = Key("BOTKEY00000102late", "late", "102", TRADE_RIGHTS)
+    server.renew_master_key()
+    plan = halt(make(spent=("101",)))
+    assert (plan.live, plan.blind) == ((), ())
+    assert server.live() == []
+
+
+def test_a_bot_key_made_where_the_held_key_is_gone_leaves_the_orders_unknown(
+    server: BybitServer, make: Make
+) -> None:
+    halt(make())
+    server.books.add_key(Key("BOTKEY00000101late", "late", "101", TRADE_RIGHTS))
+    server.renew_master_key()
+    plan = halt(make(spent=("101",)))
+    assert [blind.target for blind in plan.blind] == ["sub 101/orders"]
+    assert server.live() == ["own key …b92d"]
 
 
 @pytest.mark.parametrize("trap", ["key-expired", "ip-bound"])

@@ -38,6 +38,9 @@ REFUSALS = {
     "telegram": "blocked",
 }
 
+# What a step cannot read back in a later run: the first one used up the credential that saw it.
+OUT_OF_SIGHT = {"bybit": {"sub accounts", "sub 101/orders"}}
+
 
 class Make(Protocol):
     """Makes the step under test."""
@@ -110,8 +113,13 @@ def test_a_second_run_finds_it_already_done(bench: Bench) -> None:
     first = run(step, Intent.PERFORM)
     ended = frozenset(target.target for target in first.targets)
     writes = len(bench.server.writes)
-    second = run(step, Intent.PERFORM, known=ended)
-    assert second.outcome is Outcome.ALREADY
+    # As another process would; but an alert, and its number, are one step's own.
+    again = step if step.evidence else bench.make(may_write=True)
+    second = run(again, Intent.PERFORM, known=ended)
+    found = {target.target: target.outcome for target in second.targets}
+    unseen = OUT_OF_SIGHT.get(bench.server.name, set())
+    assert {it for it, outcome in found.items() if outcome is Outcome.UNKNOWN} == unseen
+    assert {outcome for it, outcome in found.items() if it not in unseen} == {Outcome.ALREADY}
     assert len(bench.server.writes) == writes
 
 
