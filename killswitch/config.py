@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import os
 import re
+import stat
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
@@ -56,6 +57,7 @@ class Config:
     sandbox: SandboxSection | None
     systems: tuple[System, ...]
     key_file: Path
+    bundle_file: Path
     journal_file: Path
     fallback_file: Path
 
@@ -83,10 +85,14 @@ def load_config(path: Path) -> Config:
     """Read and check one file.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, has an unknown key, or a common section or
-            the list of systems is wrong. The text names the line.
+        ConfigError: it cannot be read, is no plain file, is not TOML, has an unknown key, or a
+            common section or the list of systems is wrong. The text names the line.
     """
     try:
+        mode = path.stat().st_mode
+        # Reading a FIFO or a device may never end.
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ConfigError(f"{path}: not a plain file", hint="name the file itself: --config")
         raw = path.read_bytes()
         text = raw.decode()
         table = tomllib.loads(text)
@@ -116,6 +122,7 @@ def load_config(path: Path) -> Config:
         sandbox=parsed.sandbox,
         systems=systems,
         key_file=_beside(path, parsed.keys.file),
+        bundle_file=_beside(path, parsed.secrets.file),
         journal_file=_state_file(path, parsed.journal.file, "journal.db"),
         fallback_file=_state_file(path, parsed.journal.fallback, "journal-fallback.jsonl"),
     )

@@ -4,7 +4,7 @@ The published schema is `killswitch/schemas/report-v1.json`; a test holds every 
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from fido2.utils import websafe_encode
@@ -12,6 +12,9 @@ from fido2.utils import websafe_encode
 from killswitch import __version__
 from killswitch.exit_codes import exit_code
 from killswitch.model import HaltReport, Order, Proof
+
+if TYPE_CHECKING:
+    from killswitch.authority.enrolment import Enrolment
 
 SCHEMA_VERSION: Final = 1
 
@@ -56,6 +59,23 @@ def proof_document(proof: Proof) -> dict[str, Any]:
         "counter": proof.counter,
         "flags": proof.flags,
         "counter_regressed": proof.counter_regressed,
+    }
+
+
+def enrolment_document(
+    enrolment: "Enrolment", order: Order, proof: Proof, admitted_by: Proof | None
+) -> dict[str, Any]:
+    """Return what the journal keeps of an enrolment: the key, and the touches that admitted it.
+
+    `proof` is the new key's own, `admitted_by` an enrolled key's, both on the same order.
+    """
+    return {
+        "key": msgspec.to_builtins(enrolment.key),
+        "order": order.to_bytes().decode(),
+        "proof": proof_document(proof),
+        "admitted_by": proof_document(admitted_by) if admitted_by else None,
+        "attestation_object": websafe_encode(enrolment.attestation_object),
+        "attestation_client_data_json": websafe_encode(enrolment.attestation_client_data_json),
     }
 
 

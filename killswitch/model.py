@@ -21,6 +21,8 @@ class Mode(StrEnum):
     LIVE = "live"
     DRILL = "drill"
     RELEASE = "release"
+    KEYS = "keys"  # a change of who may halt, or of what the keys open
+    LOOK = "look"  # to see with the halt's own credentials what is live
 
 
 class Outcome(StrEnum):
@@ -56,7 +58,8 @@ class Order:
     """One order, exactly as the security key signs it.
 
     `issued_at` is RFC 3339 UTC. `journal_head` is the hex hash of the newest event, so a touch
-    notarises everything before it. `nonce` is 16 random bytes in hex.
+    notarises everything before it. `bundle_sha256` is the hash of the sealed secrets that the
+    touch opens, "" when there are none. `nonce` is 16 random bytes in hex.
     """
 
     id: str
@@ -69,6 +72,7 @@ class Order:
     config_sha256: str
     journal_size: int
     journal_head: str
+    bundle_sha256: str
     nonce: str
 
     def to_bytes(self) -> bytes:
@@ -85,6 +89,7 @@ class Order:
                 "config_sha256": self.config_sha256,
                 "journal_size": self.journal_size,
                 "journal_head": self.journal_head,
+                "bundle_sha256": self.bundle_sha256,
                 "nonce": self.nonce,
             }
         )
@@ -287,11 +292,11 @@ class HaltReport:
 
     @property
     def passed(self) -> bool:
-        """True for a drill that rehearsed some system's action, and in which all went well."""
+        """True for a drill that rehearsed some action, in which all went well and is on record."""
         systems = [result for result in self.results if not result.evidence]
         good = all(result.outcome.good for result in self.results)
         rehearsed = any(result.outcome is Outcome.REHEARSED for result in systems)
-        return self.order.mode is Mode.DRILL and good and rehearsed
+        return self.order.mode is Mode.DRILL and good and rehearsed and not self.degraded
 
     @property
     def not_done(self) -> tuple[Note, ...]:

@@ -22,6 +22,7 @@ def make_order(
     reason: str = "",
     trigger_value: str = "",
     incident: str = "",
+    bundle_sha256: str = "",
 ) -> Order:
     """Return a new order; its id reads as a date, a time (UTC) and four random letters.
 
@@ -39,6 +40,7 @@ def make_order(
         config_sha256=config_sha256,
         journal_size=head.size,
         journal_head=head.hash,
+        bundle_sha256=bundle_sha256,
         nonce=random_bytes(16).hex(),
     )
 

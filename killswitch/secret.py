@@ -64,10 +64,10 @@ def _remember(value: str) -> None:
     stripped = value.strip()
     if len(stripped) < _SHORTEST:
         return
-    raw = stripped.encode()
+    raw = stripped.encode(errors="surrogatepass")
     forms = {
         stripped,
-        quote(stripped, safe=""),
+        quote(raw, safe=""),
         json.dumps(stripped)[1:-1],
         base64.b64encode(raw).decode().rstrip("="),
         base64.urlsafe_b64encode(raw).decode().rstrip("="),

@@ -104,10 +104,25 @@ SYSTEMS: Final[Mapping[str, type[SystemSection]]] = {
 
 
 class KeysSection(Section, frozen=True, kw_only=True):
-    """`[keys]`: the name that the security keys are enrolled for, and the file that lists them."""
+    """`[keys]`: the name that the security keys are enrolled for, the file that lists them, policy.
+
+    `require_pin` names the acts that need the key's PIN. `attestation` says which makes of key may
+    be enrolled, `attestation_roots` the files with the makers' root certificates (PEM).
+    """
 
     rp_id: str = "killswitch.internal"
     file: str = "keys.json"
+    require_pin: tuple[Literal["halt", "drill", "release", "keys"], ...] = ("release", "keys")
+    release_by_another: bool = False
+    attestation: Literal["any", "attested", "aaguid-list"] = "any"
+    attestation_roots: tuple[str, ...] = ()
+    aaguids: tuple[str, ...] = ()
+
+
+class SecretsSection(Section, frozen=True, kw_only=True):
+    """`[secrets]`: the file with the credentials that are sealed to the security keys."""
+
+    file: str = "secrets.json"
 
 
 class JournalSection(Section, frozen=True, kw_only=True):
@@ -133,9 +148,13 @@ class DrillSection(Section, frozen=True, kw_only=True):
 
 
 class SandboxSection(Section, frozen=True, kw_only=True):
-    """`[sandbox]`: written by `killswitch sandbox`; the touch comes from a software key."""
+    """`[sandbox]`: written by `killswitch sandbox`; the touch comes from a software key.
+
+    `spare_keys` are plugged in as well: to enrol, and to try several keys with.
+    """
 
     software_key: str
+    spare_keys: tuple[str, ...] = ()
 
 
 class File(Section, frozen=True, kw_only=True):
@@ -143,6 +162,7 @@ class File(Section, frozen=True, kw_only=True):
 
     name: str = "unnamed"
     keys: KeysSection = KeysSection()
+    secrets: SecretsSection = SecretsSection()
     journal: JournalSection = JournalSection()
     halt: HaltSection = HaltSection()
     drill: DrillSection = DrillSection()

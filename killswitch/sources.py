@@ -1,10 +1,12 @@
-"""Where a secret comes from: `env:NAME`, `file:PATH` or `command:WORDS`, never the file itself.
+"""Where a secret comes from: `sealed:`, `env:`, `file:` or `command:`, never the file itself.
 
-All sources are read at once, in the background, while the operator reaches for the key: a secret
-that lives in the Vault about to be wiped must be in memory before the first action.
+Sealed secrets are opened by the touch itself. All others are read at once, in the background,
+while the operator reaches for the key: a secret that lives in the Vault about to be wiped must be
+in memory before the first action.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import threading
@@ -20,7 +22,10 @@ from killswitch.secret import MASK, Secret
 COMMAND_TIMEOUT_S: Final = 10.0
 _LONGEST: Final = 64 * 1024
 _LONGEST_NAME: Final = 32
-_HOW: Final = "write env:NAME, file:PATH or command:WORDS"
+_HOW: Final = "write sealed:NAME, env:NAME, file:PATH or command:WORDS"
+_SEALED: Final = "sealed:"
+SEALED_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+"""What a sealed secret may be called."""
 
 
 @dataclass(slots=True)
@@ -49,10 +54,18 @@ class Sources:
         self._environment = environment
         self._command_timeout_s = command_timeout_s
         self._pending: dict[str, _Pending] = {}
+        self._opened: Mapping[str, Secret] = {}
+        self._why_closed: Callable[[str], str] = _untouched
+
+    def unseal(self, opened: Mapping[str, Secret], why_closed: Callable[[str], str]) -> None:
+        """Take what the touch opened, by name, and what explains why a name is not there."""
+        self._opened, self._why_closed = opened, why_closed
 
     def start(self, sources: Iterable[str]) -> None:
         """Begin to read `sources` in the background; a second start changes nothing."""
         for source in sources:
+            if source.startswith(_SEALED):
+                continue  # nothing to read before the touch
             mine = _Pending(threading.Event())
             if self._pending.setdefault(source, mine) is mine:
                 threading.Thread(
@@ -67,12 +80,19 @@ class Sources:
 
     def get(self, source: str) -> Secret:
         """Return the secret; raises VendorError when it cannot be read."""
+        if source.startswith(_SEALED):
+            return self._unsealed(source.removeprefix(_SEALED))
         self.start([source])
         pending = self._pending[source]
         answer = pending.answer if pending.done.wait(self._command_timeout_s + 1) else None
         if isinstance(answer, Secret):
             return answer
         raise answer or UnreachableError(f"secret {name_of(source)}: not read in time")
+
+    def _unsealed(self, name: str) -> Secret:
+        if name in self._opened:
+            return self._opened[name]
+        raise RefusedError(f"secret sealed:{name}: {self._why_closed(name)}")
 
     def _fill(self, source: str, pending: _Pending) -> None:
         try:
@@ -116,13 +136,28 @@ class Sources:
 
 def check_source(source: str) -> None:
     """Raise ValueError unless `source` says where a secret is."""
-    if source.partition(":")[0] not in {"env", "file", "command"}:
+    kind, _, where = source.partition(":")
+    if kind not in {"sealed", "env", "file", "command"}:
         raise ValueError(f"a secret stands in the configuration itself: {_HOW}")
+    if kind == "sealed" and not SEALED_NAME.fullmatch(where):
+        raise ValueError(f"{_SEALED}NAME: a name has up to 40 of a-z, 0-9 and -, no - first")
+
+
+def sealed_names(sources: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the sealed ones among `sources`, each once, in order."""
+    names = (it.removeprefix(_SEALED) for it in sources if it.startswith(_SEALED))
+    return tuple(dict.fromkeys(names))
+
+
+def _untouched(_name: str) -> str:
+    return "opens only with a touch"
 
 
 def name_of(source: str) -> str:
     """Return what may be shown of a source: where it is, never what is in it."""
     kind, _, where = source.partition(":")
+    if kind == "sealed":
+        return source if SEALED_NAME.fullmatch(where) else f"{_SEALED}{MASK}"
     if kind in {"env", "file"}:
         # What is no name and no path may be the secret itself, written after the colon.
         plain = where.replace("_", "").isalnum() if kind == "env" else "/" in where

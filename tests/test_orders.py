@@ -30,6 +30,7 @@ def order(
         reason=reason,
         trigger_value=trigger_value,
         incident=incident,
+        bundle_sha256="5e" * 32,
     )
 
 
@@ -46,6 +47,7 @@ def test_an_order_carries_all_that_the_touch_is_for() -> None:
         config_sha256="4f" * 32,
         journal_size=117,
         journal_head="9d" * 32,
+        bundle_sha256="5e" * 32,
         nonce=bytes(range(16)).hex(),
     )
 

@@ -99,3 +99,8 @@ def test_no_known_secret_survives_whatever_stands_around_it(
     value = f"§{core}§"  # marked, so that the secrets of this test never hide other texts
     Secret(value)
     assert value not in redact(f"{before}{value}{after}")
+
+
+def test_a_secret_that_is_no_text_is_masked_too() -> None:
+    odd = Secret("lone-\udc80-surrogate")
+    assert redact(f"<{odd.reveal()}>") == "<[secret]>"

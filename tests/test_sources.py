@@ -12,7 +12,7 @@ import pytest
 from killswitch.config import load_config
 from killswitch.errors import RefusedError, UnreachableError, VendorError
 from killswitch.secret import Secret
-from killswitch.sources import Sources, check_source, name_of
+from killswitch.sources import Sources, check_source, name_of, sealed_names
 
 
 @pytest.fixture
@@ -225,3 +225,26 @@ def test_a_source_can_be_checked_without_being_read() -> None:
         with pytest.raises(ValueError, match="stands in the configuration itself") as caught:
             check_source(clear)
         assert "in-clear-86" not in str(caught.value)
+
+
+def test_a_sealed_secret_opens_only_with_a_touch(sources: Sources) -> None:
+    sources.start(["sealed:bybit-main"])
+    with pytest.raises(RefusedError, match="secret sealed:bybit-main: opens only with a touch"):
+        sources.get("sealed:bybit-main")
+    sources.unseal({"bybit-main": Secret("sealed-secret-75")}, lambda name: f"no {name}")
+    assert sources.get("sealed:bybit-main") == Secret("sealed-secret-75")
+    with pytest.raises(RefusedError, match="secret sealed:vault: no vault"):
+        sources.get("sealed:vault")
+
+
+@pytest.mark.parametrize("name", ["", "-x", "Upper", "with space", "x" * 41, "dot.ted"])
+def test_what_cannot_name_a_sealed_secret_is_refused_and_not_echoed(name: str) -> None:
+    with pytest.raises(ValueError, match="a name has up to 40"):
+        check_source(f"sealed:{name}")
+    assert name_of(f"sealed:{name}") == "sealed:[secret]"
+
+
+def test_the_sealed_names_among_sources_are_named_once() -> None:
+    assert sealed_names(["env:A", "sealed:b", "sealed:a", "sealed:b"]) == ("b", "a")
+    assert name_of("sealed:b") == "sealed:b"
+    check_source("sealed:b")

@@ -25,10 +25,17 @@ class Ran:
 
 @contextmanager
 def running_world(
-    folder: Path, *, traps: Iterable[str] = (), stay_down_s: float = 0.5, patience_s: float = 2.0
+    folder: Path,
+    *,
+    traps: Iterable[str] = (),
+    stay_down_s: float = 0.5,
+    patience_s: float = 2.0,
+    sealed: bool = False,
 ) -> Iterator[World]:
     """Run a world with its configuration, journal and secrets in `folder`."""
-    world = World(folder, traps=traps, stay_down_s=stay_down_s, patience_s=patience_s)
+    world = World(
+        folder, traps=traps, stay_down_s=stay_down_s, patience_s=patience_s, sealed=sealed
+    )
     for server in world.servers:
         server.start()
     try:

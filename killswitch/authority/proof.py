@@ -43,15 +43,28 @@ class Assertion:
         return self.authenticator_data[_FLAGS_AT]
 
     @property
+    def user_verified(self) -> bool:
+        """Whether the key verified its user: by PIN or fingerprint."""
+        return bool(self.flags & _USER_VERIFIED)
+
+    @property
     def counter(self) -> int:
         """The signature counter."""
         return int.from_bytes(self.authenticator_data[_COUNTER_AT], "big")
 
 
 def verify(
-    order: Order, assertion: Assertion, keys: Sequence[EnrolledKey], *, sandbox: bool = False
+    order: Order,
+    assertion: Assertion,
+    keys: Sequence[EnrolledKey],
+    *,
+    sandbox: bool = False,
+    user_verification: bool = False,
 ) -> Proof:
     """Return the proof that one of `keys` signed `order`; raises NotAuthorizedError.
+
+    The key's role must allow the order's mode. With `user_verification` the key must have verified
+    its user (PIN or fingerprint), and have said so in what it signed.
 
     A signature counter that did not grow is flagged, not refused: the caller decides by the mode.
     Software keys count only with `sandbox`, and then they alone.
@@ -69,7 +82,14 @@ def verify(
             else f'the key "{key.label}" is a real one, and this is the sandbox',
             hint="keep the sandbox's key ring apart from the real one",
         )
+    if not key.may(order.mode):
+        raise NotAuthorizedError(
+            f'the key "{key.label}" may not authorise this: its role is {key.role}',
+            hint="touch a key with another role: killswitch keys list",
+        )
     why = mismatch(order.challenge(), assertion, keys, key.rp_id)
+    if not why and user_verification and not assertion.user_verified:
+        why = "the key did not verify its user (no PIN)"
     if why:
         raise NotAuthorizedError(
             f"the signature does not fit this order: {why}",
@@ -82,7 +102,7 @@ def verify(
         signature=assertion.signature,
         key_label=key.label,
         operator=key.operator,
-        user_verified=bool(assertion.flags & _USER_VERIFIED),
+        user_verified=assertion.user_verified,
         counter=assertion.counter,
         flags=assertion.flags,
         counter_regressed=regressed(key.counter, assertion.counter),
@@ -103,7 +123,7 @@ def verify_stored(order_bytes: bytes, proof: Proof, key: EnrolledKey) -> None:
     challenge = hashlib.sha256(ORDER_DOMAIN + order_bytes).digest()
     why = mismatch(challenge, assertion, [key], key.rp_id)
     if not why:
-        signed = (assertion.flags, assertion.counter, bool(assertion.flags & _USER_VERIFIED))
+        signed = (assertion.flags, assertion.counter, assertion.user_verified)
         if signed != (proof.flags, proof.counter, proof.user_verified):
             why = "its flags or counter are not the signed ones"
         elif (proof.key_label, proof.operator) != (key.label, key.operator):
@@ -126,7 +146,8 @@ def mismatch(
 ) -> str:
     """Return why `assertion` is no answer of one of `keys` to `challenge`, or "" if it is.
 
-    Demands the relying party, its origin, the challenge, a touch (UP) and the signature.
+    Demands the relying party, its own origin and no other page's frame, the challenge, a touch
+    (UP) and the signature.
     """
     from fido2.server import Fido2Server  # noqa: PLC0415 (slow, and the halt needs it late)
     from fido2.webauthn import (  # noqa: PLC0415 (the same)
@@ -147,13 +168,14 @@ def mismatch(
         user_verification=UserVerificationRequirement.DISCOURAGED, challenge=challenge
     )
     try:
+        client_data = CollectedClientData(assertion.client_data_json)
         server.authenticate_complete(
             state,
             [AttestedCredentialData(key.credential) for key in keys if key.rp_id == rp_id],
             AuthenticationResponse(
                 raw_id=assertion.credential_id,
                 response=AuthenticatorAssertionResponse(
-                    client_data=CollectedClientData(assertion.client_data_json),
+                    client_data=client_data,
                     authenticator_data=AuthenticatorData(assertion.authenticator_data),
                     signature=assertion.signature,
                 ),
@@ -162,4 +184,4 @@ def mismatch(
     # Whatever a parser throws at bytes that nobody signed means the same: not authorised.
     except Exception as error:  # noqa: BLE001
         return str(error).rstrip(".").lower() or type(error).__name__
-    return ""
+    return "it was signed inside another page" if client_data.cross_origin else ""

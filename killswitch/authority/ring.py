@@ -1,19 +1,29 @@
 """The key ring: which security keys may authorise an order, in one small private file."""
 
-import fcntl
-import os
-import stat
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from killswitch.authority.files import locked, read_guarded, write_private
+from killswitch.authority.sealing import Recipient
 from killswitch.errors import ConfigError, UsageError
+
+__all__ = [
+    "ROLES",
+    "SANDBOX_AAGUID",
+    "SANDBOX_RP_ID",
+    "SCHEMA",
+    "UNCHANGED",
+    "EnrolledKey",
+    "KeyRing",
+    "locked",
+    "read_guarded",
+    "update",
+    "write_private",
+]
 
 SANDBOX_RP_ID: Final = "sandbox.killswitch.localhost"
 SANDBOX_AAGUID: Final = b"killswitch-sandb"
@@ -21,9 +31,18 @@ SANDBOX_AAGUID: Final = b"killswitch-sandb"
 
 SCHEMA: Final = 1
 UNCHANGED: Final = "the key ring is unchanged"
-_LARGEST_BYTES: Final = 1 << 20
+ROLES: Final = ("halt", "release", "both")
+_ATTESTATIONS: Final = ("none", "self", "attested")
+_ROLES_FOR: Final = {
+    "live": ("halt", "both"),
+    "drill": ("halt", "both"),
+    "release": ("release", "both"),
+    "keys": ROLES,
+    "look": ROLES,
+}
+"""Which roles may authorise an order of this mode."""
+
 _LONGEST_NAME: Final = 40
-_LOCK_POLL_S: Final = 0.02
 # AttestedCredentialData: AAGUID, two bytes of length, credential id, COSE key (WebAuthn 6.5.1).
 _AAGUID_END: Final = 16
 _LENGTH_END: Final = 18
@@ -34,7 +53,9 @@ class EnrolledKey:
     """One security key, and whose it is.
 
     `credential` is WebAuthn's AttestedCredentialData, as bytes: AAGUID, credential id and public
-    key. `counter` is the highest signature counter seen. `enrolled_at` is RFC 3339 UTC.
+    key. `counter` is the highest signature counter seen. `enrolled_at` is RFC 3339 UTC. `role`
+    is one of `ROLES`. `recipients` is what secrets are sealed to so that this key opens them.
+    `attestation` says who vouched for its make and model: "none", "self" or "attested".
     """
 
     label: str
@@ -45,6 +66,12 @@ class EnrolledKey:
     counter: int
     enrolled_at: str
     role: str = "halt"
+    recipients: tuple[Recipient, ...] = ()
+    attestation: str = "none"
+
+    def may(self, mode: str) -> bool:
+        """Whether this key's role allows an order of `mode`; an unknown mode is never allowed."""
+        return self.role in _ROLES_FOR.get(mode, ())
 
     @property
     def credential_id(self) -> bytes:
@@ -65,9 +92,10 @@ class EnrolledKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """The enrolled keys, in the order of their enrolment."""
+    """The enrolled keys, in the order of their enrolment, and the recipient kept on paper."""
 
     keys: tuple[EnrolledKey, ...] = ()
+    recovery: Recipient | None = None
 
     @classmethod
     def load(cls, path: Path) -> "KeyRing":
@@ -83,7 +111,9 @@ class KeyRing:
 
     def save(self, path: Path) -> None:
         """Replace the file at `path` in one step, readable by its owner only."""
-        content = msgspec.json.encode(_File(schema=SCHEMA, keys=self.keys), order="deterministic")
+        content = msgspec.json.encode(
+            _File(schema=SCHEMA, keys=self.keys, recovery=self.recovery), order="deterministic"
+        )
         write_private(path, msgspec.json.format(content) + b"\n")
 
     def find(self, credential_id: bytes) -> EnrolledKey | None:
@@ -92,15 +122,16 @@ class KeyRing:
 
     def add(self, key: EnrolledKey) -> "KeyRing":
         """Return the ring with `key`; raises UsageError for a label or credential it has."""
-        self.check_new(key.label, key.operator)
+        self.check_new(key.label, key.operator, key.role)
         if self.find(key.credential_id):
             raise UsageError(
                 "this security key is already enrolled", effect=UNCHANGED, hint="use another key"
             )
-        return KeyRing((*self.keys, key))
+        self._check_recipients(key)
+        return replace(self, keys=(*self.keys, key))
 
-    def check_new(self, label: str, operator: str) -> None:
-        """Raise UsageError unless a new key may have this label and this operator."""
+    def check_new(self, label: str, operator: str, role: str = "halt") -> None:
+        """Raise UsageError unless a new key may have this label, operator and role."""
         for name in (label, operator):
             if not _is_name(name):
                 raise UsageError(
@@ -108,6 +139,12 @@ class KeyRing:
                     effect=UNCHANGED,
                     hint=f"use 1 to {_LONGEST_NAME} printable characters, no space at either end",
                 )
+        if role not in ROLES:
+            raise UsageError(
+                f'there is no role "{role}"',
+                effect=UNCHANGED,
+                hint=f"choose one of {', '.join(ROLES)}",
+            )
         if any(key.label == label for key in self.keys):
             raise UsageError(
                 f'a key with the label "{label}" is already enrolled',
@@ -124,21 +161,39 @@ class KeyRing:
                 effect=UNCHANGED,
                 hint="see the labels: killswitch keys list",
             )
-        return KeyRing(left)
+        return replace(self, keys=left)
+
+    def recipients(self, *, uv_only: bool = False) -> tuple[Recipient, ...]:
+        """Return what a secret is sealed to: every key's recipients, then the one on paper.
+
+        With `uv_only` the keys open it with their PIN only; paper has none, so it always counts.
+        """
+        keys = (one for key in self.keys for one in key.recipients if one.uv or not uv_only)
+        return (*keys, self.recovery) if self.recovery else tuple(keys)
 
     def with_counter(self, credential_id: bytes, counter: int) -> "KeyRing":
         """Return the ring with the counter of one key raised; it never goes down.
 
         A key whose counter once went backwards stays suspicious until it is enrolled anew.
         """
-        return KeyRing(
-            tuple(
+        return replace(
+            self,
+            keys=tuple(
                 replace(key, counter=max(key.counter, counter))
                 if key.credential_id == credential_id
                 else key
                 for key in self.keys
-            )
+            ),
         )
+
+    def _check_recipients(self, key: EnrolledKey) -> None:
+        known = {one.public_key for one in self.recipients()}
+        if any(one.public_key in known for one in key.recipients):
+            raise UsageError(
+                "another key opens the same secrets with the same recipient",
+                effect=UNCHANGED,
+                hint="use another key: no two real ones share a recipient",
+            )
 
 
 def update(path: Path, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
@@ -152,90 +207,11 @@ def update(path: Path, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
         return ring
 
 
-@contextmanager
-def locked(path: Path, *, wait_s: float = 2.0) -> Iterator[None]:
-    """Hold the advisory lock that belongs to `path`; raises ConfigError after `wait_s`."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = path.with_name(path.name + ".lock")
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _take(handle, lock, time.monotonic() + wait_s)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _take(handle: int, lock: Path, until: float) -> None:
-    while True:
-        try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                raise ConfigError(
-                    f"another process holds {lock}", hint="end it, then run this again"
-                ) from None
-            time.sleep(_LOCK_POLL_S)
-
-
-def read_guarded(path: Path, *, what: str) -> bytes:
-    """Return the bytes of `path`; raises ConfigError when others could have written them.
-
-    `what` names the file in words. Raises FileNotFoundError when there is none.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise ConfigError(
-                    f"the {what} {path} can be changed by other users (mode {mode:04o})",
-                    hint=f"see that its content is yours, then: chmod go-w {path}",
-                )
-            raw = file.read(_LARGEST_BYTES + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ConfigError(
-            f"the {what} {path} cannot be read: {error.strerror}", hint="mend the file's access"
-        ) from error
-    if len(raw) > _LARGEST_BYTES:
-        raise ConfigError(f"the {what} {path} is too large", hint="restore it from a copy")
-    return raw
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace `path` in one step and durably, readable by its owner only (0600)."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp makes the file 0600.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}", hint="mend the folder's access"
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @dataclass(frozen=True, slots=True)
 class _File:
     schema: int
     keys: tuple[EnrolledKey, ...]
+    recovery: Recipient | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,25 +228,44 @@ def _parse(raw: bytes, path: Path) -> KeyRing:
                 f"the key ring {path} has schema {schema}, this killswitch reads {SCHEMA}",
                 hint="use the version of killswitch that wrote it",
             )
-        keys = msgspec.json.decode(raw, type=_File).keys
+        file = msgspec.json.decode(raw, type=_File)
+        trouble = _unknown(msgspec.json.decode(raw), msgspec.to_builtins(file)) or _trouble(file)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"the key ring {path} is damaged: {error}", hint=hint) from None
-    trouble = _trouble(keys)
     if trouble:
         raise ConfigError(f"the key ring {path} is damaged: {trouble}", hint=hint)
-    return KeyRing(keys)
+    return KeyRing(file.keys, file.recovery)
 
 
-def _trouble(keys: tuple[EnrolledKey, ...]) -> str:
+def _unknown(raw: object, known: object) -> str:
+    """Name the first field of the file that nothing here reads: saving would lose it."""
+    if isinstance(raw, dict) and isinstance(known, dict):
+        lost = (f'it has an unknown field "{name}"' for name in raw if name not in known)
+        inside = (_unknown(raw[name], known[name]) for name in raw if name in known)
+        return next((found for found in (*lost, *inside) if found), "")
+    if isinstance(raw, list) and isinstance(known, list | tuple):
+        return next(filter(None, map(_unknown, raw, known)), "")
+    return ""
+
+
+def _trouble(file: _File) -> str:
+    keys = file.keys
     for number, key in enumerate(keys, 1):
         if not (_is_name(key.label) and _is_name(key.operator)):
             return f"key {number} has no printable label and operator"
         if not key.credential_id or key.credential[:_AAGUID_END].hex() != key.aaguid:
             return f"key {number} has no whole credential"
-    if len({key.label for key in keys}) < len(keys):
-        return "two keys have the same label"
-    if len({key.credential_id for key in keys}) < len(keys):
-        return "two keys have the same credential"
+        if key.role not in ROLES or key.attestation not in _ATTESTATIONS:
+            return f"key {number} has an unknown role or attestation"
+    recipients = KeyRing(keys, file.recovery).recipients()
+    for what, number in (
+        ("label", len({key.label for key in keys})),
+        ("credential", len({key.credential_id for key in keys})),
+    ):
+        if number < len(keys):
+            return f"two keys have the same {what}"
+    if len({one.public_key for one in recipients}) < len(recipients):
+        return "two keys have the same recipient"
     return ""
 
 

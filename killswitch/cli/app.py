@@ -12,6 +12,8 @@ from killswitch.cli.keys import enroll, list_keys, remove
 from killswitch.cli.report import report, resolve
 from killswitch.cli.revoke import revoke
 from killswitch.cli.sandbox import sandbox
+from killswitch.cli.secrets import list_secrets, reseal, rotate, set_secret
+from killswitch.cli.secrets import remove as remove_secret
 from killswitch.cli.session import command, remember_common
 from killswitch.cli.status import status
 
@@ -39,6 +41,16 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "keys": ("Who may halt.", {"enroll": enroll, "list": list_keys, "remove": remove}),
+    "secrets": (
+        "What the keys open.",
+        {
+            "set": set_secret,
+            "rotate": rotate,
+            "list": list_secrets,
+            "remove": remove_secret,
+            "reseal": reseal,
+        },
+    ),
     "journal": ("The evidence.", {"verify": verify_journal, "repair": repair}),
     "config": ("The configuration.", {"check": check}),
 }

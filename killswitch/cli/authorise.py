@@ -1,7 +1,8 @@
 """Taking the touch: what the operator reads while a security key blinks."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from killswitch.answer import mode_word
@@ -10,12 +11,33 @@ from killswitch.cli.devices import find_devices
 from killswitch.cli.session import Session
 from killswitch.cli.terminal import Terminal
 from killswitch.config import Config
-from killswitch.model import Order, Proof
+from killswitch.errors import NotAuthorizedError
+from killswitch.model import Mode, Order, Proof
 
 if TYPE_CHECKING:
+    from killswitch.authority.bundle import Bundle
     from killswitch.authority.touch import TouchState
+    from killswitch.authority.unsealing import Unsealed
 
 _GRACE_S: Final = 0.5
+
+
+_ACTS: Final[Mapping[Mode, str]] = {
+    Mode.LIVE: "halt",
+    Mode.DRILL: "drill",
+    Mode.LOOK: "drill",
+    Mode.RELEASE: "release",
+    Mode.KEYS: "keys",
+}
+"""What a mode is called in `[keys] require_pin`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What one touch gave: the proof for its order, and the secrets that it opened."""
+
+    proof: Proof
+    unsealed: "Unsealed"
 
 
 def take_touch(
@@ -24,38 +46,72 @@ def take_touch(
     order: Order,
     ring: KeyRing,
     *,
+    bundle: "Bundle | None" = None,
     timeout_s: float | None = None,
     yes: bool = False,
     on_touched: Callable[[], object] = lambda: None,
-) -> Proof:
-    """Return the proof that an enrolled key was touched on this very order.
+) -> Authority:
+    """Return what an enrolled key gave that was touched on this very order.
 
-    `on_touched` is called the moment a key was touched, before anything is checked.
+    The same touch opens what of `bundle` is sealed to that key. `on_touched` is called the moment
+    a key was touched, before anything is checked.
 
     Raises:
         NotAuthorizedError: nobody touched, or what was signed does not fit.
         AbortedError: Ctrl-C.
     """
+    from killswitch.authority.bundle import Bundle
     from killswitch.authority.proof import verify
     from killswitch.authority.touch import ask_for_touch
+    from killswitch.authority.unsealing import unseal
+    from killswitch.cli.pin_prompt import pin_policy
 
     sandbox = config.sandbox is not None
     word = mode_word(order.mode, sandbox=sandbox)
     found = find_devices(config, yes=yes, no_input=session.no_input)
-    assertion = ask_for_touch(
+    allowed = tuple(key for key in ring.keys if key.may(order.mode.value))
+    if ring.keys and not allowed:
+        raise NotAuthorizedError(
+            f"no enrolled key may {_ACTS[order.mode]}",
+            hint="see the roles: killswitch keys list",
+        )
+    pin = pin_policy(session, required=pin_required(config, order.mode))
+    touched = ask_for_touch(
         challenge=order.challenge(),
-        keys=ring.keys,
+        keys=allowed,
         rp_id=SANDBOX_RP_ID if sandbox else config.keys.rp_id,
         devices=found.devices,
         timeout_s=timeout_s or config.halt.touch_timeout_s,
         cancel=threading.Event(),
         on_state=Prompt(session.terminal, word, ring, sandbox=sandbox),
         diagnose=found.diagnose,
+        unseal=bundle is not None,
+        pin=pin,
     )
     on_touched()
-    proof = verify(order, assertion, ring.keys, sandbox=sandbox)
-    session.terminal.say(word, f'touched: "{proof.key_label}" ({proof.operator})')
-    return proof
+    proof = verify(
+        order, touched.assertion, ring.keys, sandbox=sandbox, user_verification=pin.required
+    )
+    key = next(key for key in ring.keys if key.credential_id == proof.credential_id)
+    unsealed = unseal(bundle or Bundle(), touched, key)
+    opened = f"; it opened {len(unsealed.secrets)} secrets" if unsealed.secrets else ""
+    session.terminal.say(word, f'touched: "{proof.key_label}" ({proof.operator}){opened}')
+    return Authority(proof, unsealed)
+
+
+def refuse_regressed(proof: Proof, *, effect: str) -> None:
+    """Raise NotAuthorizedError for a key that may have been copied; a halt is not held up by it."""
+    if proof.counter_regressed:
+        raise NotAuthorizedError(
+            f'the counter of key "{proof.key_label}" went back: there may be a copy of it',
+            effect=effect,
+            hint="use another key, and remove this one: killswitch keys remove",
+        )
+
+
+def pin_required(config: Config, mode: Mode) -> bool:
+    """Whether the configuration asks for the key's PIN on an order of this mode."""
+    return _ACTS[mode] in config.keys.require_pin
 
 
 def remember_counter(session: Session, config: Config, proof: Proof) -> None:
@@ -98,9 +154,9 @@ class Prompt:
         if state.touch:
             keys = " or ".join(self._names.get(label, label) for label in state.touch)
             return f"touch a security key now: {keys}"
-        if state.trouble:
-            return state.trouble
-        if state.strangers:
+        if state.strangers and not state.trouble:
             names = ", ".join(self._names.values())
             return f"the key plugged in is not enrolled; enrolled: {names}"
-        return f"plug in a security key: {', '.join(self._names.values())}"
+        if state.absent:
+            return f"{state.absent}; enrolled: {', '.join(self._names.values())}"
+        return state.reason

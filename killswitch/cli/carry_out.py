@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from killswitch.answer import answer_lines, headline, mode_word, touched_by
 from killswitch.authority.ring import KeyRing
 from killswitch.cli.authorise import remember_counter, take_touch
+from killswitch.cli.sealed import find_sealed
 from killswitch.cli.session import Session
 from killswitch.cli.terminal import Progress, Terminal
 from killswitch.config import Config
@@ -69,6 +70,7 @@ class Run:
         self._touched = False
         self._progress = Progress()
         self._ring = KeyRing()
+        self._sealed = find_sealed(config)
         self._degraded: tuple[str, ...] = ()
         self._touched_at: float | None = None
 
@@ -83,21 +85,24 @@ class Run:
         self._warm(parts)
         self._progress = self._terminal.progress(self._word)
         head = self._read_journal()
+        self._doubt_the_sealed(parts)
         order = self._order(parts, head)
         with ExitStack() as stack:
-            proof = take_touch(
+            authority = take_touch(
                 self._session,
                 self._config,
                 order,
                 ring,
+                bundle=self._sealed.bundle,
                 timeout_s=self._wish.touch_timeout_s,
                 yes=self._wish.yes,
                 on_touched=lambda: self._begin(stack),
             )
+            sources.unseal(authority.unsealed.secrets, authority.unsealed.why_closed)
             sources.settle(SETTLE_S)
-            report = self._run(order, proof, parts)
+            report = self._run(order, authority.proof, parts)
             self._answer(report)
-            remember_counter(self._session, self._config, proof)
+            remember_counter(self._session, self._config, authority.proof)
         return report
 
     def _begin(self, stack: ExitStack) -> None:
@@ -139,7 +144,7 @@ class Run:
             # Fail forward: a broken journal is flagged, never a reason not to halt.
             self._terminal.ask(self._word, f"?? the journal cannot be read: {error.problem}")
             return Head(0, GENESIS.hex())
-        verdict, _ = check(events, self._ring.keys)
+        verdict = check(events, self._ring.keys).verdict
         if verdict.finding is Finding.INTACT:
             self._past = History(events)
         else:
@@ -148,6 +153,15 @@ class Run:
             self._degraded = (problem,)
             self._terminal.ask(self._word, f"?? {problem}")
         return Head(verdict.size, verdict.head)
+
+    def _doubt_the_sealed(self, parts: Sequence[Unit]) -> None:
+        """Tell what is wrong with the sealed secrets: a drill fails for it, a halt goes on."""
+        sources = [source for unit in parts for source in unit.sources]
+        doubts = self._sealed.doubts(sources, self._config, self._ring, self._past)
+        for doubt in doubts:
+            self._terminal.ask(self._word, f"?? sealed secrets: {doubt}")
+        if self._wish.mode is Mode.DRILL:
+            self._degraded = (*self._degraded, *(f"sealed secrets: {it}" for it in doubts))
 
     def _order(self, parts: Sequence[Unit], head: Head) -> Order:
         return make_order(
@@ -160,6 +174,7 @@ class Run:
             reason=self._wish.reason,
             trigger_value=self._wish.trigger_value,
             incident=self._wish.incident,
+            bundle_sha256=self._sealed.bundle.sha256,
         )
 
     # After the touch.

@@ -38,6 +38,7 @@ def find_devices(config: Config, *, yes: bool, no_input: bool) -> Found:
             "--yes stands for the sandbox's software key only",
             hint="a real key wants a real touch: run it again without --yes",
         )
-    from killswitch.authority.devices import RealDevices, diagnose
+    from killswitch.authority.devices import diagnose
+    from killswitch.authority.system_key import plugged_in
 
-    return Found(RealDevices(), diagnose)
+    return Found(plugged_in(), diagnose)

@@ -51,7 +51,7 @@ def _drill_in_sandbox(
     world_class = demand_sandbox()
     with (
         tempfile.TemporaryDirectory(prefix="killswitch-sandbox-") as folder,
-        world_class.running(Path(folder), now=session.now()) as world,
+        world_class.running(Path(folder), now=session.now(), sealed=True) as world,
     ):
         wish = Wish(mode=Mode.LIVE, touch_timeout_s=touch_timeout, deadline_s=deadline, yes=yes)
         report = Run(session, load_config(world.config_file), wish).carry_out()

@@ -1,68 +1,79 @@
-"""`killswitch keys enroll, list, remove`: who may halt."""
+"""`killswitch keys enroll, list, remove`: who may halt, and who may let trading start again."""
 
-import threading
-import time
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from killswitch.cli.revoke import Yes
 from killswitch.cli.session import Session
-from killswitch.errors import NotAuthorizedError, UnreachableError, UsageError
+from killswitch.errors import UsageError
 
 if TYPE_CHECKING:
-    from fido2.ctap import CtapDevice
-
-    from killswitch.authority.ring import EnrolledKey
+    from killswitch.authority.ring import EnrolledKey, KeyRing
     from killswitch.config import Config
 
-_POLL_S: Final = 0.2
-_WAIT_S: Final = 60.0
+FEWEST: Final = 2
+"""A lost key must not be the only one."""
+
+Role = Literal["halt", "release", "both"]
 
 
 def enroll(
     session: Session,
     *,
-    label: Annotated[str, typer.Option("--label", help="What you call this key: its colour, say.")],
+    label: Annotated[
+        list[str],
+        typer.Option("--label", help="What you call the key: its colour, say. Once for each key."),
+    ],
     operator: Annotated[str, typer.Option("--operator", help="Whose key it is.")],
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Stand for the sandbox's software key.")
+    role: Annotated[
+        Role, typer.Option("--role", help="What it may authorise: halt, release, or both.")
+    ] = "both",
+    accept_single_key: Annotated[
+        bool, typer.Option("--accept-single-key", help="Leave it at one key, which can be lost.")
     ] = False,
+    yes: Yes = False,
 ) -> None:
-    """Enrol the one security key that is plugged in: two touches, then it may halt.
+    """Enrol security keys, one after the other: some touches of each, then it may act.
 
-    Enrol at least two keys, and keep one of them elsewhere.
+    The first key is taken at its word. Every later one is admitted by the touch of a key that is
+    enrolled already; that touch also seals the secrets to it. Each change is signed and written
+    into the journal.
     """
-    from killswitch.authority.enrolment import enroll as enroll_key
-    from killswitch.authority.ring import SANDBOX_RP_ID, KeyRing, update
+    from killswitch.cli.enrolling import Enrolling
     from killswitch.config import load_config
-    from killswitch.journal.history import KEY_ENROLLED
 
     config = load_config(session.demand_config())
-    ring = KeyRing.load(config.key_file) if config.key_file.exists() else KeyRing()
-    ring.check_new(label, operator)
-    device = _the_one_device(session, config, yes=yes)
-    key = enroll_key(
-        device,
-        ring=ring,
-        label=label,
-        operator=operator,
-        rp_id=SANDBOX_RP_ID if config.sandbox else config.keys.rp_id,
-        now=session.now(),
-        cancel=threading.Event(),
-        on_touch=lambda number: session.terminal.ask("KEYS", f"touch the key, {number} of 2"),
-    )
-    ring = update(config.key_file, lambda keys: keys.add(key))
-    _record(session, config, KEY_ENROLLED, key)
+    ring = _ring_or_none(config)
+    few = len(ring.keys) + len(label) < FEWEST and config.sandbox is None
+    if few and not accept_single_key:
+        raise UsageError(
+            "one key alone can be lost, and with it the halt",
+            effect="no key was enrolled",
+            hint="--label FIRST --label SECOND enrols two, else: --accept-single-key",
+        )
+    enrolling = Enrolling(session, config, ring, operator=operator, role=role, yes=yes)
+    for one in label:
+        enrolling.check(one)
+    for one in label:
+        enrolling.enrol(one)
+    ring = enrolling.ring
     session.terminal.document(
-        {"schema_version": 1, "document": "key-enrolled", "label": label, "operator": operator}
+        {
+            "schema_version": 1,
+            "document": "keys-enrolled",
+            "labels": label,
+            "operator": operator,
+            "keys": len(ring.keys),
+        }
     )
-    session.terminal.result(f'enrolled "{label}" of {operator}; {len(ring.keys)} keys may halt')
-    if len(ring.keys) < 2:  # noqa: PLR2004 (a lost key must not be the only one)
+    if len(ring.keys) < FEWEST:
         session.terminal.hint("enrol a second key and keep it elsewhere: one key can be lost")
 
 
 def list_keys(session: Session) -> None:
     """List the enrolled keys."""
+    from killswitch.authority.changes import may
     from killswitch.authority.ring import KeyRing
     from killswitch.config import load_config
 
@@ -72,6 +83,7 @@ def list_keys(session: Session) -> None:
         {
             "schema_version": 1,
             "document": "keys",
+            "recovery": ring.recovery is not None,
             "keys": [
                 {
                     "label": key.label,
@@ -79,81 +91,105 @@ def list_keys(session: Session) -> None:
                     "role": key.role,
                     "rp_id": key.rp_id,
                     "aaguid": key.aaguid,
+                    "attestation": key.attestation,
                     "counter": key.counter,
                     "enrolled_at": key.enrolled_at,
                     "credential_id": key.credential_id.hex(),
+                    "opens_secrets": [("with PIN" if it.uv else "touch") for it in key.recipients],
                 }
                 for key in ring.keys
             ],
         }
     )
     for key in ring.keys:
+        pin = "; PIN" if any(one.uv for one in key.recipients) else ""
         session.terminal.result(
-            f' "{key.label}"  {key.operator}, may {key.role}, enrolled {key.enrolled_at}, '
-            f"counter {key.counter}, credential {key.credential_id.hex()[:8]}"
+            f' "{key.label}"  {key.operator}, may {may(key)}{pin}, enrolled {key.enrolled_at}, '
+            f"counter {key.counter}, make {key.attestation}, "
+            f"credential {key.credential_id.hex()[:8]}"
         )
 
 
 def remove(
-    session: Session, *, label: Annotated[str, typer.Argument(help="The key's label.")]
+    session: Session,
+    *,
+    label: Annotated[str, typer.Argument(help="The key's label.")],
+    yes: Yes = False,
 ) -> None:
-    """Remove a key: it can no longer halt."""
+    """Remove a key, by the touch of one that stays: it may do nothing from then on.
+
+    The secrets are sealed anew to the keys that stay. Copies of the file that were made before
+    still open with the removed key: rotate the secrets, too.
+    """
+    from killswitch.authority.changes import removal_scope
     from killswitch.authority.ring import KeyRing, update
+    from killswitch.cli.authorise import remember_counter
+    from killswitch.cli.enrolling import change_order, reseal_for, touch_for_change
+    from killswitch.cli.record import append
     from killswitch.config import load_config
+    from killswitch.document import proof_document
     from killswitch.journal.history import KEY_REMOVED
 
     config = load_config(session.demand_config())
-    gone = next((key for key in KeyRing.load(config.key_file).keys if key.label == label), None)
-    ring = update(config.key_file, lambda keys: keys.remove(label))
-    if gone is not None:
-        _record(session, config, KEY_REMOVED, gone)
-    session.terminal.document(
-        {"schema_version": 1, "document": "key-removed", "label": label, "left": len(ring.keys)}
-    )
-    session.terminal.result(f'removed "{label}"; {len(ring.keys)} keys may halt')
-
-
-def _the_one_device(session: Session, config: "Config", *, yes: bool) -> "CtapDevice":
-    """Return the only key that is plugged in, waiting for one for a minute."""
-    from killswitch.authority.ring import UNCHANGED
-    from killswitch.cli.devices import find_devices
-
-    found = find_devices(config, yes=yes, no_input=session.no_input)
-    end = time.monotonic() + _WAIT_S
-    asked = False
-    while time.monotonic() < end:
-        devices = list(found.devices())
-        if len(devices) == 1:
-            return devices[0]
-        if len(devices) > 1:
-            raise UsageError(
-                f"{len(devices)} security keys are plugged in",
-                effect=UNCHANGED,
-                hint="leave only the one that is to be enrolled",
-            )
-        if not asked:
-            session.terminal.ask("KEYS", f"plug in the key to enrol ({found.diagnose()})")
-            asked = True
-        time.sleep(_POLL_S)
-    raise NotAuthorizedError(
-        f"no security key within {_WAIT_S:g} s: {found.diagnose()}", effect=UNCHANGED
-    )
-
-
-def _record(session: Session, config: "Config", kind: str, key: "EnrolledKey") -> None:
-    """Write the change into the journal; that it could not be written is said."""
+    ring = KeyRing.load(config.key_file)
+    left = ring.remove(label)
+    gone = next(key for key in ring.keys if key.label == label)
+    if not left.keys:
+        raise UsageError(
+            f'"{label}" is the last key: without it nobody may halt',
+            effect="the key ring is unchanged",
+            hint="enrol another one first: killswitch keys enroll",
+        )
+    order = change_order(session, config, removal_scope(gone))
+    authority = touch_for_change(session, config, order, left, yes=yes)
     import msgspec
 
-    from killswitch.journal.store import Journal, NewEvent
-
-    now = session.now()
-    event = NewEvent(
-        id=f"{kind}.{key.credential_id.hex()[:24]}.{now:%Y%m%d%H%M%S}",
-        type=kind,
-        time=f"{now:%Y-%m-%dT%H:%M:%S}Z",
-        data={"key": msgspec.to_builtins(key)},
+    event = {
+        "key": msgspec.to_builtins(gone),
+        "order": order.to_bytes().decode(),
+        "proof": proof_document(authority.proof),
+    }
+    append(session, config, KEY_REMOVED, f"{order.id}.removed", event)
+    ring = update(config.key_file, lambda keys: keys.remove(label))
+    opened = reseal_for(session, config, ring, order, authority)
+    remember_counter(session, config, authority.proof)
+    session.terminal.document(
+        {
+            "schema_version": 1,
+            "document": "key-removed",
+            "label": label,
+            "left": len(ring.keys),
+            "rotate": list(opened),
+        }
     )
-    try:
-        Journal(config.journal_file).append(event)
-    except UnreachableError as error:
-        session.terminal.hint(f"the change is not in the journal: {error.problem}")
+    session.terminal.result(f'removed "{label}"; {_count(ring.keys)} left')
+    if opened:
+        names = ", ".join(f"sealed:{name}" for name in opened)
+        session.terminal.hint(f"in older copies of the file it still opens {names}")
+        session.terminal.hint("make those worthless: killswitch secrets rotate NAME, for each")
+    if len(ring.keys) < FEWEST and config.sandbox is None:
+        session.terminal.hint("enrol a second key: one key can be lost")
+
+
+def _count(keys: "tuple[EnrolledKey, ...]") -> str:
+    return f"{len(keys)} key{'s' if len(keys) != 1 else ''}"
+
+
+def _ring_or_none(config: "Config") -> "KeyRing":
+    """Return the ring; a missing one is empty, unless the journal knows better."""
+    from killswitch.authority.ring import KeyRing
+    from killswitch.cli.journal import read_events
+    from killswitch.errors import ConfigError
+    from killswitch.journal.check import check
+
+    if config.key_file.exists():
+        return KeyRing.load(config.key_file)
+    known = [key for key in check(read_events(config.journal_file)).keys if not key.sandbox]
+    if known:
+        names = ", ".join(f'"{key.label}"' for key in known)
+        raise ConfigError(
+            f"there is no key ring at {config.key_file}, but the journal knows the keys {names}",
+            effect="no key was enrolled",
+            hint="restore the file from a copy; with none left, begin a new journal as well",
+        )
+    return KeyRing()

@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 PATIENCE_S: Final = 2.0
@@ -39,7 +40,6 @@ class Later:
     def _work(self) -> None:
         while True:
             write = self._writes.get()
-            try:
+            with suppress(Exception):  # a line that cannot be written costs itself alone
                 write()
-            finally:
-                self._done += 1
+            self._done += 1

@@ -1,38 +1,29 @@
 """Would a halt work today, and what is live: what `killswitch status` looks at and says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Final
 
 from killswitch.answer import summary
-from killswitch.authority.ring import EnrolledKey, KeyRing
+from killswitch.authority.changes import ring_trouble
+from killswitch.authority.ring import KeyRing
+from killswitch.cli.looking import Look
+from killswitch.cli.sealed import Sealed, find_sealed
 from killswitch.cli.session import Session
 from killswitch.config import Config, load_config
-from killswitch.converge import Limits
 from killswitch.errors import KillswitchError, UnreachableError
 from killswitch.exit_codes import ExitCode
-from killswitch.halt import Assignment, carry_out
-from killswitch.journal.check import check
+from killswitch.journal.check import Checked, check
 from killswitch.journal.fallback import FallbackLog
 from killswitch.journal.history import History
 from killswitch.journal.store import Event, Head, Journal
 from killswitch.journal.verify import Finding
 from killswitch.model import HaltReport, Mode, Outcome, StepResult
-from killswitch.orders import make_order
-from killswitch.runner import Runner
-from killswitch.sources import Sources
-from killswitch.steps.telegram import Message
-from killswitch.verdict import Intent
-from killswitch.wiring import units
+from killswitch.sources import name_of, sealed_names
+from killswitch.wiring import Unit
 
 FEWEST_KEYS: Final = 2
-_LIMITS: Final = replace(
-    Limits(), deadline_s=8.0, wrap_up_s=0.5, look_s=6.0, act_s=6.0, phase_s=2.0
-)
-
-
 _MEND: Final = {
     "kubernetes": "kubectl get pods, with the same kubeconfig and context, names the reason",
     "bybit": "bybit web > API: is the key alive, a master's, and bound to this address?",
@@ -56,15 +47,27 @@ class Row:
         return not self.mend
 
 
-def show(session: Session) -> ExitCode:
-    """Look at everything that a halt needs, print it, and return the exit code."""
+def show(session: Session, *, touch: bool = False, yes: bool = False) -> ExitCode:
+    """Look at everything that a halt needs, print it, and return the exit code.
+
+    With `touch` the sealed secrets are opened by one, and all is seen that a halt would see.
+    """
     config = load_config(session.demand_config())
     events, trouble = _events(config)
     past = History(events)
-    rows = [_keys(config), _drill(session, config, past), _journal(config, events, trouble)]
-    report = _look(session, config, past)
+    ring = _ring(config)
+    checked = check(events, ring.keys)
+    sealed = find_sealed(config)
+    look = Look(session, config, past, sealed, touched=touch)
+    rows = [_keys(config, checked), _drill(session, config, past)]
+    rows.append(_journal(config, checked, trouble))
+    rows += _secrets(config, ring, sealed, look.sources, past)
+    if touch:
+        look.unseal(ring, Head(checked.verdict.size, checked.verdict.head), yes=yes)
+    report = look.report()
     rows += [_system(result) for result in report.results]
-    if all(result.evidence for result in report.results):
+    rows += [_unseen(unit) for unit in look.unseen]
+    if all(unit.evidence for unit in look.units):
         mend = "add a section for each: killswitch init shows how"
         rows.append(Row("systems", "none to halt is configured", mend))
     rows += _halts(past)
@@ -73,6 +76,8 @@ def show(session: Session) -> ExitCode:
     count = (
         f"{len(bad)} thing{'s' if len(bad) != 1 else ''} to mend" if bad else "a halt would work"
     )
+    if look.unseen and not bad:
+        count = f"as far as can be seen without a touch: {len(look.unseen)} not looked at"
     digest = f"{config.path.name} ({config.sha256[:4]} {config.sha256[4:8]})"
     session.terminal.verdict(f"{word}  {count}    {digest}", good=not bad)
     for row in rows:
@@ -83,23 +88,54 @@ def show(session: Session) -> ExitCode:
     return ExitCode.NOT_READY if bad else ExitCode.OK
 
 
-def _keys(config: Config) -> Row:
+def _keys(config: Config, checked: Checked) -> Row:
     try:
         keys = KeyRing.load(config.key_file).keys
     except KillswitchError as error:
         return Row("keys", error.problem, error.hint or "killswitch keys enroll")
     names = ", ".join(f'"{key.label}" {key.operator}' for key in keys)
     text = f"{names}: {len(keys)} enrolled"
+    if trouble := ring_trouble(keys, checked.keys):
+        return Row("keys", trouble, "restore keys.json, or ask who wrote to it")
+    if not any(key.may(Mode.LIVE.value) for key in keys):
+        return Row("keys", f"{text}, none may halt", "killswitch keys enroll --role halt")
     if config.sandbox is None and len(keys) < FEWEST_KEYS:
         return Row("keys", text, "enrol a second key: killswitch keys enroll")
     return Row("keys", text)
 
 
-def _ring(config: Config) -> tuple[EnrolledKey, ...]:
+def _ring(config: Config) -> KeyRing:
     try:
-        return KeyRing.load(config.key_file).keys
+        return KeyRing.load(config.key_file)
     except KillswitchError:
-        return ()
+        return KeyRing()
+
+
+def _secrets(
+    config: Config, ring: KeyRing, sealed: Sealed, sources: Sequence[str], past: History
+) -> list[Row]:
+    """Say which secrets are sealed, which are not, and what is wrong with the sealed ones."""
+    names = sealed_names(sources)
+    bare = sorted({name_of(source) for source in sources if not sealed_names([source])})
+    text = f"{len(names)} sealed, {len(bare)} not sealed"
+    if bare:
+        shown = ", ".join(bare[:2])
+        text += f": {shown}{f' and {len(bare) - 2} more' if len(bare) > 2 else ''}"  # noqa: PLR2004 (two fit a line)
+    rows = [Row("secrets", text)] if sources else []
+    doubts = sealed.doubts(sources, config, ring, past)
+    return rows + [Row("secrets", doubt, _mend_secrets(doubt)) for doubt in doubts]
+
+
+def _mend_secrets(doubt: str) -> str:
+    if "never set" in doubt:
+        return "killswitch secrets set NAME"
+    if "not every enrolled key" in doubt or "not enrolled" in doubt:
+        return "killswitch secrets reseal"
+    return "restore the file, or set them anew: killswitch secrets set NAME"
+
+
+def _unseen(unit: Unit) -> Row:
+    return Row(unit.kind, f"?   {unit.system}: sealed, not looked at; killswitch status --touch")
 
 
 def _drill(session: Session, config: Config, past: History) -> Row:
@@ -116,17 +152,17 @@ def _drill(session: Session, config: Config, past: History) -> Row:
     return Row("drill", f"{text}, passed; the next is due in {(due - age).days} days")
 
 
-def _journal(config: Config, events: Sequence[Event], trouble: str) -> Row:
+def _journal(config: Config, checked: Checked, trouble: str) -> Row:
     if trouble:
         return Row("journal", trouble, "make the file readable and writable")
-    verdict, touches = check(events, _ring(config))
+    verdict = checked.verdict
     if verdict.finding is Finding.TAMPERED:
         text = f"event {verdict.bad_seq}: {verdict.problem}"
         return Row("journal", text, "killswitch journal verify, then ask who wrote to it")
     waiting = len(FallbackLog(config.fallback_file).waiting())
     if waiting:
         return Row("journal", f"{waiting} events in the fallback file", "killswitch journal repair")
-    return Row("journal", f"{verdict.size} events, intact, {touches} touches verified")
+    return Row("journal", f"{verdict.size} events, intact, {checked.touches} touches verified")
 
 
 def _system(result: StepResult) -> Row:
@@ -161,32 +197,6 @@ def _halts(past: History) -> list[Row]:
         )
         for halt in halts
     ]
-
-
-def _look(session: Session, config: Config, past: History) -> HaltReport:
-    sources = Sources(config.resolve, session.environment)
-    ended = past.ended(session.now())
-    parts = units(config, sources, lambda step, system: ended.get((step, system), frozenset()))
-    for unit in parts:
-        sources.start(unit.sources)
-    order = make_order(
-        mode=Mode.DRILL,
-        scope=(),
-        config_sha256=config.sha256,
-        head=Head(0, ""),
-        now=session.now(),
-        random_bytes=session.random_bytes,
-    )
-    nothing = partial(Message, title="status", lines=())
-    assignment = Assignment(
-        order=order,
-        proof=None,
-        intent=Intent.LOOK,
-        steps=tuple(unit.step(nothing, may_write=False) for unit in parts),
-        started_at=session.now(),
-        known=past.seen(),
-    )
-    return Runner().run(lambda now: carry_out(assignment, _LIMITS, now))
 
 
 def _events(config: Config) -> tuple[list[Event], str]:

@@ -1,7 +1,7 @@
 """`killswitch report` and `killswitch resolve`: what a halt did, and that it is over."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -10,7 +10,20 @@ from killswitch.cli.session import Session
 from killswitch.errors import NotAuthorizedError, UsageError
 
 if TYPE_CHECKING:
+    from killswitch.authority.ring import KeyRing
+    from killswitch.config import Config
+    from killswitch.journal.history import PastHalt
     from killswitch.journal.store import Body
+
+RECOVERY: Final = (
+    "find the cause; write the report that is due (killswitch report)",
+    "make new credentials at every vendor; the old ones stay revoked",
+    "seal them: killswitch secrets rotate NAME, for each",
+    "put secrets and certificates back in place, by hand, system by system",
+    "take away what kept pods out: kubectl delete resourcequota, then scale up",
+    "killswitch status --touch, then killswitch drill; only then let it trade",
+)
+"""What a person does after the release, in this order."""
 
 IdArgument = Annotated[
     str, typer.Argument(metavar="[ID]", help="The halt or drill; by default the newest.")
@@ -65,10 +78,11 @@ def resolve(
 ) -> None:
     """Write down, with a touch, that a halt is over. It restarts nothing.
 
-    The event is appended; the halt's own events stay as they are.
+    It takes a key whose role may release, its PIN, and, where the configuration says so, another
+    operator than the one who halted. The event is appended; the halt's own stay as they are.
     """
     from killswitch.authority.ring import KeyRing
-    from killswitch.cli.authorise import remember_counter, take_touch
+    from killswitch.cli.authorise import refuse_regressed, remember_counter, take_touch
     from killswitch.config import load_config
     from killswitch.document import proof_document
     from killswitch.journal.history import RESOLVED, History
@@ -96,13 +110,9 @@ def resolve(
         reason=note,
         incident=halt,
     )
-    proof = take_touch(session, config, order, KeyRing.load(config.key_file), yes=yes)
-    if proof.counter_regressed:
-        raise NotAuthorizedError(
-            f'the counter of key "{proof.key_label}" went back: there may be a copy of it',
-            effect="the halt is not resolved",
-            hint="use another key, and remove this one: killswitch keys remove",
-        )
+    ring = KeyRing.load(config.key_file)
+    proof = take_touch(session, config, order, _releasers(config, ring, past[halt]), yes=yes).proof
+    refuse_regressed(proof, effect="the halt is not resolved")
     log.append(
         NewEvent(
             id=f"{order.id}.resolved",
@@ -119,7 +129,25 @@ def resolve(
     remember_counter(session, config, proof)
     session.terminal.document({"schema_version": 1, "document": "resolved", "halt": halt})
     session.terminal.result(f"halt {halt} is resolved; nothing was started again")
-    session.terminal.hint('to start trading again follow docs/runbook.md, "After"')
+    for number, step in enumerate(RECOVERY, 1):
+        session.terminal.result(f" {number}. {step}")
+    session.terminal.hint('in full: docs/runbook.md, "After"')
+
+
+def _releasers(config: "Config", ring: "KeyRing", halt: "PastHalt") -> "KeyRing":
+    """Return the keys that may release this halt; raises NotAuthorizedError when none may."""
+    from killswitch.authority.ring import KeyRing
+
+    if not config.keys.release_by_another:
+        return ring
+    others = tuple(key for key in ring.keys if key.operator != halt.operator)
+    if not others:
+        raise NotAuthorizedError(
+            f"{halt.operator} ordered this halt, and another operator has to release it",
+            effect="the halt is not resolved",
+            hint="enrol a key of another operator: killswitch keys enroll --role release",
+        )
+    return KeyRing(others)
 
 
 def _completed(path: Path, order_id: str) -> "Body":

@@ -18,7 +18,7 @@ _POLL_S = 0.1
 def software_key_devices(
     config: Config, *, yes: bool, no_input: bool
 ) -> "Callable[[], Sequence[CtapDevice]]":
-    """Return what finds the software key that a sandbox configuration names.
+    """Return what finds the software keys that a sandbox configuration names.
 
     Raises:
         UsageError: the sandbox's server library is missing, or nobody could press Enter.
@@ -36,9 +36,13 @@ def software_key_devices(
         raise NotAuthorizedError(
             f"the sandbox's software key {path} is gone", hint="start killswitch sandbox again"
         )
-    key = SoftKey.load(path, touch=_always if yes else _enter)
-    device = SoftKeyDevice(key)
-    return lambda: [device]
+    spares = map(config.resolve, config.sandbox.spare_keys)
+    devices = [
+        SoftKeyDevice(SoftKey.load(it, touch=_always if yes else _enter))
+        for it in (path, *spares)
+        if it.is_file()
+    ]
+    return lambda: devices
 
 
 def _always(_cancel: threading.Event) -> bool:

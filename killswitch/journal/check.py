@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from killswitch.authority.ring import EnrolledKey
 from killswitch.journal.store import Event
@@ -9,9 +10,17 @@ from killswitch.journal.touches import TouchBook
 from killswitch.journal.verify import Finding, Verdict, verify
 
 
+class Checked(NamedTuple):
+    """What a check found: the verdict, the good touches, the keys enrolled at the end."""
+
+    verdict: Verdict
+    touches: int
+    keys: tuple[EnrolledKey, ...]
+
+
 def check(
     events: Sequence[Event], keys: Sequence[EnrolledKey] = (), *, anchor: str = ""
-) -> tuple[Verdict, int]:
+) -> Checked:
     """Check chain and touches, each against the key enrolled at that time; count the touches.
 
     `keys` are known to be enrolled though this journal does not tell of it. `anchor` is a head
@@ -23,7 +32,7 @@ def check(
         problem = _missing(events, anchor)
         if problem:
             verdict = replace(verdict, finding=Finding.TAMPERED, problem=problem)
-    return verdict, book.count
+    return Checked(verdict, book.count, book.keys)
 
 
 def _missing(events: Sequence[Event], anchor: str) -> str:

@@ -17,6 +17,10 @@ DRILL_ORDERED: Final = "drill.ordered"
 DRILL_COMPLETED: Final = "drill.completed"
 KEY_ENROLLED: Final = "key.enrolled"
 KEY_REMOVED: Final = "key.removed"
+SECRETS_SET: Final = "secrets.set"
+SECRETS_REMOVED: Final = "secrets.removed"
+SECRETS_RESEALED: Final = "secrets.resealed"
+_OF_THE_BUNDLE: Final = (SECRETS_SET, SECRETS_REMOVED, SECRETS_RESEALED)
 HALT_LASTS: Final = timedelta(hours=1)
 
 
@@ -53,12 +57,16 @@ class _Completed(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class PastHalt:
-    """One halt in the journal; `halted` is None when it never reported back."""
+    """One halt in the journal; `halted` is None when it never reported back.
+
+    `operator` is whose key ordered it.
+    """
 
     id: str
     ordered_at: str
     halted: bool | None
     resolved: bool
+    operator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +121,22 @@ class History:
         return [
             PastHalt(
                 id=body.id.removesuffix(".ordered"),
+                operator=_operator(body),
                 ordered_at=body.time,
                 halted=ended.get(body.id.removesuffix(".ordered")),
                 resolved=body.id.removesuffix(".ordered") in resolved,
             )
             for body in self._of(ORDERED)
         ]
+
+    def bundle_sha256(self) -> str | None:
+        """Return the hash of the sealed secrets as last written down, or None if never."""
+        found = [
+            str(body.data["bundle_sha256"])
+            for body in self._of(*_OF_THE_BUNDLE)
+            if "bundle_sha256" in body.data
+        ]
+        return found[-1] if found else None
 
     def reports(self) -> list[Body]:
         """Return the events that report on a halt or drill, oldest first."""
@@ -157,6 +175,11 @@ class History:
                 yield body, msgspec.convert(body.data, type=_Completed)
             except msgspec.ValidationError:
                 continue  # of another version: it is still evidence, only not a memory
+
+
+def _operator(body: Body) -> str:
+    proof = body.data.get("proof")
+    return str(proof.get("operator", "")) if isinstance(proof, dict) else ""
 
 
 def _body(event: Event) -> Body | None:

@@ -6,14 +6,29 @@ from typing import Any, Final
 import msgspec
 from fido2.utils import websafe_decode
 
+from killswitch.authority.changes import enrolment_scope, removal_scope
 from killswitch.authority.proof import verify_stored
 from killswitch.authority.ring import EnrolledKey
 from killswitch.errors import NotAuthorizedError
-from killswitch.journal.history import DRILL_ORDERED, KEY_ENROLLED, KEY_REMOVED, ORDERED, RESOLVED
+from killswitch.journal.history import (
+    DRILL_ORDERED,
+    KEY_ENROLLED,
+    KEY_REMOVED,
+    ORDERED,
+    RESOLVED,
+    SECRETS_RESEALED,
+)
 from killswitch.journal.store import GENESIS, Body, Event
 from killswitch.model import Mode, Proof
 
-_MODES: Final = {ORDERED: Mode.LIVE, DRILL_ORDERED: Mode.DRILL, RESOLVED: Mode.RELEASE}
+_MODES: Final = {
+    ORDERED: Mode.LIVE,
+    DRILL_ORDERED: Mode.DRILL,
+    RESOLVED: Mode.RELEASE,
+    KEY_ENROLLED: Mode.KEYS,
+    KEY_REMOVED: Mode.KEYS,
+    SECRETS_RESEALED: Mode.KEYS,
+}
 """The events that are nothing without a touch, and the mode that it must have been for."""
 
 
@@ -35,6 +50,7 @@ class _SignedOrder(msgspec.Struct):
     mode: Mode
     reason: str
     incident: str
+    scope: tuple[str, ...]
     journal_size: int
     journal_head: str
 
@@ -42,15 +58,24 @@ class _SignedOrder(msgspec.Struct):
 class TouchBook:
     """The enrolled keys as the journal tells of them, event by event.
 
+    The first real key is taken at its word, every later one needs the touch of one before it.
+
     Args:
-        known: keys that were enrolled elsewhere: with another laptop, or an older journal.
+        known: keys that were enrolled elsewhere, with another laptop or an older journal. They
+            count only until this journal tells of a first key of its own.
     """
 
     def __init__(self, known: Sequence[EnrolledKey] = ()) -> None:
-        self._keys = {key.credential_id: key for key in known}
+        self._elsewhere = {key.credential_id: key for key in known}
+        self._keys: dict[bytes, EnrolledKey] = {}
         self._heads = [GENESIS.hex()]
         self.count = 0
         """How many touches were checked and found good."""
+
+    @property
+    def keys(self) -> tuple[EnrolledKey, ...]:
+        """The keys that this journal says are enrolled now."""
+        return tuple(self._keys.values())
 
     def check(self, event: Event) -> str:
         """Take in one event; return what is wrong with the touch in it, or nothing."""
@@ -59,45 +84,61 @@ class TouchBook:
         return problem
 
     def _check(self, body: Body) -> str:
-        if body.type == KEY_ENROLLED:
-            return self._enrol(body.data)
-        if body.type == KEY_REMOVED:
-            return self._remove(body.data)
-        if body.type in _MODES:
-            return self._check_order(body)
-        return ""  # a report repeats order and proof; the signed bytes stand before it
+        if body.type not in _MODES:
+            return ""  # a report repeats order and proof; the signed bytes stand before it
+        raw = body.data.get("order")
+        try:
+            order = msgspec.json.decode(str(raw), type=_SignedOrder)
+            if body.type == KEY_ENROLLED:
+                problem = self._enrol(str(raw).encode(), order, body.data)
+            else:
+                problem = self._signed(str(raw).encode(), order, _proof(body.data.get("proof")))
+                if body.type == KEY_REMOVED and not problem:
+                    problem = self._remove(order, body.data)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return "its touch cannot be read"
+        problem = problem or self._misplaced(body, order)
+        self.count += not problem
+        return problem
 
-    def _enrol(self, data: dict[str, Any]) -> str:
+    def _enrol(self, raw: bytes, order: "_SignedOrder", data: dict[str, Any]) -> str:
         key = _key(data)
         if key is None:
             return "an enrolment without a key"
-        self._keys[key.credential_id] = key
-        return ""
+        if order.scope != enrolment_scope(key):
+            return "its touch was for another key"
+        problem = _unfit(raw, _proof(data.get("proof")), key)
+        if not problem and data.get("admitted_by") is None:
+            if not key.sandbox and any(not one.sandbox for one in self._keys.values()):
+                return "a key that no key enrolled before it has admitted"
+            if not key.sandbox:
+                self._elsewhere.clear()
+        elif not problem:
+            problem = self._signed(raw, order, _proof(data["admitted_by"]), sandbox=key.sandbox)
+        if not problem:
+            self._keys[key.credential_id] = key
+        return problem
 
-    def _remove(self, data: dict[str, Any]) -> str:
+    def _remove(self, order: "_SignedOrder", data: dict[str, Any]) -> str:
         key = _key(data)
         if key is None:
             return "a removal without a key"
+        if order.scope != removal_scope(key):
+            return "its touch was for another key"
         self._keys.pop(key.credential_id, None)  # perhaps enrolled elsewhere, long ago
+        self._elsewhere.pop(key.credential_id, None)
         return ""
 
-    def _check_order(self, body: Body) -> str:
-        raw = body.data.get("order")
-        try:
-            proof = _proof(body.data.get("proof"))
-            order = msgspec.json.decode(str(raw), type=_SignedOrder)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            return "its touch cannot be read"
-        key = self._keys.get(proof.credential_id)
-        if key is None:
+    def _signed(
+        self, raw: bytes, order: "_SignedOrder", proof: Proof, *, sandbox: bool | None = None
+    ) -> str:
+        """Return what is wrong with a touch of an enrolled key on this order, or nothing."""
+        key = self._keys.get(proof.credential_id) or self._elsewhere.get(proof.credential_id)
+        if key is None or (sandbox is not None and key.sandbox is not sandbox):
             return "its touch is by a key that was not enrolled then"
-        try:
-            verify_stored(str(raw).encode(), proof, key)
-        except NotAuthorizedError as error:
-            return error.problem
-        problem = self._misplaced(body, order)
-        self.count += not problem
-        return problem
+        if not key.may(order.mode.value):
+            return f'its touch is by key "{key.label}", whose role does not allow it'
+        return _unfit(raw, proof, key)
 
     def _misplaced(self, body: Body, order: _SignedOrder) -> str:
         """Return why a good touch does not belong to this event of this journal, or nothing."""
@@ -114,6 +155,14 @@ class TouchBook:
         if self._heads[order.journal_size : order.journal_size + 1] != [order.journal_head]:
             return f"its touch was made on another journal, with {order.journal_size} events"
         return ""
+
+
+def _unfit(raw: bytes, proof: Proof, key: EnrolledKey) -> str:
+    try:
+        verify_stored(raw, proof, key)
+    except NotAuthorizedError as error:
+        return error.problem
+    return ""
 
 
 def _key(data: dict[str, Any]) -> EnrolledKey | None:

@@ -5,36 +5,34 @@ talks to a real key talks to this one unchanged. In production it is of no use: 
 credentials for the sandbox's relying party only, and says openly that it is nobody's product.
 """
 
-import hashlib
-import os
-import struct
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
 from fido2 import cbor
 from fido2.cose import ES256
 from fido2.ctap import STATUS, CtapDevice, CtapError
 from fido2.ctap2.base import Ctap2
 from fido2.hid import CAPABILITY, CTAPHID
-from fido2.webauthn import Aaguid, AttestedCredentialData, AuthenticatorData
 
-from killswitch.authority.ring import (
-    SANDBOX_AAGUID,
-    SANDBOX_RP_ID,
-    locked,
-    read_guarded,
-    write_private,
+from killswitch.authority.ring import SANDBOX_AAGUID, SANDBOX_RP_ID
+from killswitch.sandbox import softkey_hmac as hmac_secret
+from killswitch.sandbox.softkey_assertions import Signer
+from killswitch.sandbox.softkey_credentials import Chain
+from killswitch.sandbox.softkey_making import MAX_RESIDENTS, AwaitTouch, Maker
+from killswitch.sandbox.softkey_management import MAX_MIN_PIN_RP_IDS, Caretaker
+from killswitch.sandbox.softkey_pin import PinUv
+from killswitch.sandbox.softkey_protocol import PROTOCOLS
+from killswitch.sandbox.softkey_requests import (
+    ClientPin,
+    GetAssertion,
+    MakeCredential,
+    Managed,
+    decode,
 )
-from killswitch.errors import ConfigError
-from killswitch.sandbox.softkey_requests import Descriptor, GetAssertion, MakeCredential, decode
+from killswitch.sandbox.softkey_state import InFile, InMemory, Store, fresh
 
 Touch = Callable[[threading.Event], bool | None]
 """Waits for a person, or for the event that calls the request off.
@@ -44,9 +42,9 @@ True: touched; False: refused; None: nobody came in the key's own time.
 Answer = Mapping[int, object]
 Keepalive = Callable[[STATUS], None] | None
 
+MAX_MESSAGE: Final = 1200
+
 _ERR = CtapError.ERR
-_FLAG = AuthenticatorData.FLAG
-_NONCE_BYTES: Final = 12
 _TURN_S: Final = 0.05
 
 
@@ -54,26 +52,47 @@ class SoftKey:
     """One software authenticator: everything but the transport.
 
     A credential id wraps its own private key under the master secret, so the key stores nothing
-    per credential. `rp_ids` are the relying parties it makes credentials for.
+    per credential, except for discoverable ones.
+
+    Args:
+        touch: stands for the person.
+        pin: the PIN to start with; without one the key has none until it is given one.
+        always_uv: demand the PIN for every touch.
+        attestation: the private key and the chain (DER, lowest first) that attest new
+            credentials; by default each attests itself.
+        hmac_secret_mc: evaluate PRF already when a credential is made, as the newest keys do.
+        aaguid: the model that the key says it is.
+        rp_ids: the relying parties that it makes credentials for.
+        store: what it remembers, by default as long as it lives.
     """
 
     def __init__(
         self,
         *,
         touch: Touch,
-        master: bytes | None = None,
-        counter: int = 0,
+        pin: str | None = None,
+        always_uv: bool = False,
+        attestation: Chain | None = None,
+        hmac_secret_mc: bool = False,
         aaguid: bytes = SANDBOX_AAGUID,
         rp_ids: Collection[str] = (SANDBOX_RP_ID,),
-        path: Path | None = None,
+        store: Store | None = None,
     ) -> None:
         self.touch = touch
-        self.counter = counter
         self.aaguid = aaguid
-        self.rp_ids = frozenset(rp_ids)
-        self._master = master or os.urandom(32)
-        self._path = path
+        self._mc = hmac_secret_mc
+        self._store = store or InMemory(fresh())
+        self._pin_uv = PinUv(self._store)
+        self._maker = Maker(
+            self._store, self._pin_uv, aaguid, frozenset(rp_ids), attestation, hmac_secret_mc
+        )
+        self._signer = Signer(self._store, self._pin_uv)
+        self._caretaker = Caretaker(self._store, self._pin_uv)
         self._turn = threading.Lock()
+        if pin is not None:
+            self.set_pin(pin)
+        if always_uv:
+            self.always_uv = True
 
     @classmethod
     def load(cls, path: Path, *, touch: Touch) -> "SoftKey":
@@ -81,18 +100,39 @@ class SoftKey:
 
         Several processes may use one file: each signature takes the next counter from it.
         """
-        with locked(path):
-            try:
-                state = _read(path)
-            except FileNotFoundError:
-                state = _State(master=os.urandom(32), counter=0)
-                write_private(path, msgspec.json.encode(state))
-        return cls(touch=touch, master=state.master, counter=state.counter, path=path)
+        return cls(touch=touch, store=InFile(path))
+
+    @property
+    def counter(self) -> int:
+        """The signature counter: what was given out last."""
+        return self._store.read().counter
+
+    @property
+    def always_uv(self) -> bool:
+        """Whether the key demands its PIN for every touch; its owner switches that."""
+        return self._store.read().always_uv
+
+    @always_uv.setter
+    def always_uv(self, wanted: bool) -> None:
+        self._store.change(lambda state: replace(state, always_uv=wanted))
+
+    def set_pin(self, pin: str) -> None:
+        """Give the key this PIN, with all retries, whatever it had before."""
+        self._pin_uv.set(pin)
+
+    def replug(self) -> None:
+        """Pull the key out and plug it in again: three wrong PINs in a row are forgiven."""
+        with self._turn:
+            self._pin_uv.replug()
+            self._signer.forget()
+            self._caretaker.forget()
 
     def handle(
         self, request: bytes, cancel: threading.Event, on_keepalive: Keepalive = None
     ) -> bytes:
         """Carry out one CTAP2 command: command byte and CBOR in, status byte and CBOR out."""
+        if len(request) > MAX_MESSAGE:
+            return bytes([_ERR.REQUEST_TOO_LARGE])
         while not self._turn.acquire(timeout=_TURN_S):  # a key serves one request at a time
             if cancel.is_set():
                 return bytes([_ERR.KEEPALIVE_CANCEL])
@@ -106,79 +146,71 @@ class SoftKey:
 
     def get_info(self) -> Answer:
         """Say what this key can do (CTAP 2.1 section 6.4)."""
+        state = self._store.read()
+        extensions = [hmac_secret.NAME, "credProtect", "minPinLength"]
         return {
             0x01: ["FIDO_2_0", "FIDO_2_1"],
+            0x02: extensions + ([hmac_secret.NAME_WHEN_MADE] if self._mc else []),
             0x03: self.aaguid,
-            0x04: {"rk": False, "up": True, "plat": False},
-            0x05: 1200,  # the longest message
+            0x04: {
+                "rk": True,
+                "up": True,
+                "plat": False,
+                "alwaysUv": state.always_uv,
+                "authnrCfg": True,
+                "credMgmt": True,
+                "setMinPINLength": True,
+                "clientPin": state.pin_hash is not None,
+                "makeCredUvNotRqd": not state.always_uv,
+                "pinUvAuthToken": True,
+            },
+            0x05: MAX_MESSAGE,
+            0x06: list(PROTOCOLS),
             0x07: 8,  # credentials in one list
             0x08: 128,  # the longest credential id
             0x09: ["usb"],
             0x0A: [{"alg": ES256.ALGORITHM, "type": "public-key"}],
+            0x0C: state.force_pin_change,
+            0x0D: state.min_pin_length,
+            0x10: MAX_MIN_PIN_RP_IDS,
+            0x14: MAX_RESIDENTS - len(state.residents),
         }
 
-    def make_credential(self, request: MakeCredential, await_touch: Callable[[], None]) -> Answer:
-        """MakeCredential a credential and attest it with itself (section 6.1)."""
-        if request.pin_auth is not None:
-            raise CtapError(_ERR.PIN_NOT_SET)
-        if ES256.ALGORITHM not in [one.get("alg") for one in request.parameters]:
-            raise CtapError(_ERR.UNSUPPORTED_ALGORITHM)
-        if request.options.rk:
-            raise CtapError(_ERR.UNSUPPORTED_OPTION)
-        if request.options.uv or not request.options.up:
-            raise CtapError(_ERR.INVALID_OPTION)
-        rp_hash = hashlib.sha256(request.rp.id.encode()).digest()
-        known = self._known(request.excluded, rp_hash)
+    def _dispatch(self, request: bytes, await_touch: AwaitTouch) -> Answer:
+        command, body = (request[0] if request else None), request[1:]
+        if command != Ctap2.CMD.GET_NEXT_ASSERTION:
+            self._signer.forget()
+        if command != Ctap2.CMD.CREDENTIAL_MGMT:
+            self._caretaker.forget()
+        commands: dict[int | None, Callable[[], Answer]] = {
+            Ctap2.CMD.MAKE_CREDENTIAL: lambda: self._maker.make(
+                decode(body, MakeCredential), await_touch
+            ),
+            Ctap2.CMD.GET_ASSERTION: lambda: self._signer.sign(
+                decode(body, GetAssertion), await_touch
+            ),
+            Ctap2.CMD.GET_NEXT_ASSERTION: self._signer.sign_next,
+            Ctap2.CMD.GET_INFO: self.get_info,
+            Ctap2.CMD.CLIENT_PIN: lambda: self._pin_uv.handle(decode(body, ClientPin)),
+            Ctap2.CMD.RESET: lambda: self._reset(await_touch),
+            Ctap2.CMD.CREDENTIAL_MGMT: lambda: self._caretaker.manage(decode(body, Managed)),
+            Ctap2.CMD.SELECTION: lambda: self._select(await_touch),
+            Ctap2.CMD.CONFIG: lambda: self._caretaker.configure(decode(body, Managed)),
+        }
+        if command not in commands:
+            raise CtapError(_ERR.INVALID_COMMAND)
+        return commands[command]()
+
+    def _select(self, await_touch: AwaitTouch) -> Answer:
         await_touch()
-        if known:
-            raise CtapError(_ERR.CREDENTIAL_EXCLUDED)
-        if request.rp.id not in self.rp_ids:
-            raise CtapError(_ERR.NOT_ALLOWED)
-        private = ec.generate_private_key(ec.SECP256R1())
-        credential = AttestedCredentialData.create(
-            Aaguid(self.aaguid),
-            self._wrap(private, rp_hash),
-            ES256.from_cryptography_key(private.public_key()),  # type: ignore[no-untyped-call]  # upstream's
-        )
-        head = struct.pack(">BI", _FLAG.UP | _FLAG.AT, self._advance())
-        signed = rp_hash + head + credential
-        statement = {"alg": ES256.ALGORITHM, "sig": _sign(private, signed + request.digest)}
-        return {0x01: "packed", 0x02: signed, 0x03: statement}
+        return {}
 
-    def get_assertion(self, request: GetAssertion, await_touch: Callable[[], None]) -> Answer:
-        """Sign for one of the listed credentials (section 6.2); with `up` false, without touch."""
-        if request.pin_auth is not None:
-            raise CtapError(_ERR.PIN_NOT_SET)
-        if request.options.rk is not None:
-            raise CtapError(_ERR.UNSUPPORTED_OPTION)
-        if request.options.uv:
-            raise CtapError(_ERR.INVALID_OPTION)
-        rp_hash = hashlib.sha256(request.rp_id.encode()).digest()
-        known = self._known(request.allowed, rp_hash)
-        if request.options.up:
-            await_touch()  # even for a stranger's credential: otherwise it tells who owns what
-        if not known:
-            raise CtapError(_ERR.NO_CREDENTIALS)
-        credential_id, private = known
-        present = (_FLAG.UP, self._advance()) if request.options.up else (0, self.counter)
-        signed = rp_hash + struct.pack(">BI", *present)
-        descriptor = {"id": credential_id, "type": "public-key"}
-        return {0x01: descriptor, 0x02: signed, 0x03: _sign(private, signed + request.digest)}
-
-    def _dispatch(self, request: bytes, await_touch: Callable[[], None]) -> Answer:
-        body = request[1:]
-        match request[0] if request else None:
-            case Ctap2.CMD.GET_INFO:
-                return self.get_info()
-            case Ctap2.CMD.MAKE_CREDENTIAL:
-                return self.make_credential(decode(body, MakeCredential), await_touch)
-            case Ctap2.CMD.GET_ASSERTION:
-                return self.get_assertion(decode(body, GetAssertion), await_touch)
-            case Ctap2.CMD.SELECTION:
-                await_touch()
-                return {}
-            case _:
-                raise CtapError(_ERR.INVALID_COMMAND)
+    def _reset(self, await_touch: AwaitTouch) -> Answer:
+        # A real key refuses this later than ten seconds after it was plugged in.
+        await_touch()
+        self._store.change(lambda state: replace(fresh(), counter=state.counter))
+        self._pin_uv.replug()
+        return {}
 
     def _await_touch(self, cancel: threading.Event, on_keepalive: Keepalive) -> None:
         if on_keepalive:
@@ -190,34 +222,6 @@ class SoftKey:
             raise CtapError(_ERR.USER_ACTION_TIMEOUT)
         if not touched:
             raise CtapError(_ERR.OPERATION_DENIED)
-
-    def _wrap(self, private: ec.EllipticCurvePrivateKey, rp_hash: bytes) -> bytes:
-        scalar = private.private_numbers().private_value.to_bytes(32, "big")
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + AESGCM(self._master).encrypt(nonce, scalar, rp_hash)
-
-    def _known(
-        self, descriptors: list[Descriptor], rp_hash: bytes
-    ) -> tuple[bytes, ec.EllipticCurvePrivateKey] | None:
-        for credential_id in (descriptor.id for descriptor in descriptors):
-            nonce, wrapped = credential_id[:_NONCE_BYTES], credential_id[_NONCE_BYTES:]
-            try:
-                scalar = AESGCM(self._master).decrypt(nonce, wrapped, rp_hash)
-            except (InvalidTag, ValueError):
-                continue
-            value = int.from_bytes(scalar, "big")
-            return credential_id, ec.derive_private_key(value, ec.SECP256R1())
-        return None
-
-    def _advance(self) -> int:
-        if self._path is None:
-            self.counter += 1
-            return self.counter
-        with locked(self._path):
-            state = _read(self._path)
-            self.counter = state.counter + 1
-            write_private(self._path, msgspec.json.encode(replace(state, counter=self.counter)))
-        return self.counter
 
 
 class SoftKeyDevice(CtapDevice):
@@ -247,23 +251,3 @@ class SoftKeyDevice(CtapDevice):
     def list_devices(cls) -> Iterator["SoftKeyDevice"]:
         """Find nothing: a software key is handed over, never discovered."""
         return iter(())
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    master: bytes = field(repr=False)
-    counter: int
-
-
-def _read(path: Path) -> _State:
-    raw = read_guarded(path, what="sandbox key")
-    try:
-        return msgspec.json.decode(raw, type=_State)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise ConfigError(
-            f"the sandbox key {path} is damaged", hint="delete it: the sandbox makes a new one"
-        ) from None
-
-
-def _sign(private: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
-    return private.sign(message, ec.ECDSA(SHA256()))

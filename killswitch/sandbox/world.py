@@ -1,6 +1,7 @@
 """The small world: one server per vendor on loopback, a software key, and a configuration."""
 
 import json
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,12 +9,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
-import msgspec
-
+from killswitch.authority.bundle import Bundle
+from killswitch.authority.changes import enrolment_scope
 from killswitch.authority.enrolment import enroll
-from killswitch.authority.ring import SANDBOX_RP_ID, KeyRing, write_private
-from killswitch.journal.history import KEY_ENROLLED
+from killswitch.authority.files import write_private
+from killswitch.authority.proof import verify
+from killswitch.authority.ring import SANDBOX_RP_ID, EnrolledKey, KeyRing
+from killswitch.document import enrolment_document
+from killswitch.journal.history import KEY_ENROLLED, SECRETS_SET
 from killswitch.journal.store import Journal, NewEvent
+from killswitch.model import Mode, Order
+from killswitch.orders import make_order
 from killswitch.sandbox.bybit import BybitServer
 from killswitch.sandbox.kakunin import KakuninServer
 from killswitch.sandbox.kubernetes import KubernetesServer
@@ -21,6 +27,7 @@ from killswitch.sandbox.server import VendorServer
 from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice
 from killswitch.sandbox.telegram import TelegramServer
 from killswitch.sandbox.vault import VaultServer
+from killswitch.secret import Secret
 
 JOURNAL_NAME: Final = "sandbox-journal.db"
 SERVERS: Final[tuple[type[VendorServer], ...]] = (
@@ -37,10 +44,14 @@ name = "sandbox"
 
 [sandbox]
 software_key = "software-key.json"
+# Plugged in, not enrolled: killswitch keys enroll --operator you --label spare
+spare_keys = ["spare-key.json"]
 
 [keys]
 rp_id = {rp_id}
 file = "keys.json"
+# The software key has no PIN.
+require_pin = []
 
 [journal]
 file = {journal}
@@ -59,19 +70,19 @@ namespaces = ["trading"]
 [[bybit]]
 name = "main-desk"
 endpoint = {bybit}
-api_key = "file:bybit-api-key"
-api_secret = "file:bybit-api-secret"
+api_key = "{source}:bybit-api-key"
+api_secret = "{source}:bybit-api-secret"
 {held}
 [[kakunin]]
 name = "tenant"
 base_url = {kakunin}
-api_key = "file:kakunin-api-key"
+api_key = "{source}:kakunin-api-key"
 agents = {agents}
 
 [[vault]]
 name = "vault-sandbox"
 address = {vault}
-token = "file:vault-token"
+token = "{source}:vault-token"
 paths = ["trading/"]
 
 {chats}"""
@@ -93,6 +104,7 @@ class World:
         folder: an empty folder; gets the configuration, the secrets and the software key.
         traps: names from `all_traps`.
         open_reads: let kubectl look without the token, which it does not send over plain http.
+        sealed: seal the credentials to the software key; else they lie in files beside it.
         stay_down_s, patience_s: go into the configuration; short, because nothing here is far.
     """
 
@@ -104,7 +116,9 @@ class World:
         stay_down_s: float = 1.0,
         patience_s: float = 5.0,
         open_reads: bool = False,
+        sealed: bool = False,
     ) -> None:
+        self._sealed = sealed
         self.folder = folder
         self.config_file = folder / "killswitch.toml"
         self._stay_down_s = stay_down_s
@@ -130,12 +144,15 @@ class World:
         traps: Iterable[str] = (),
         stay_down_s: float = 1.0,
         open_reads: bool = False,
+        sealed: bool = False,
     ) -> Iterator[Self]:
         """Run a world, set up in `folder`, until the block ends.
 
         `journal` is where its evidence goes, by default beside the user's journal.
         """
-        world = cls(folder, traps=traps, stay_down_s=stay_down_s, open_reads=open_reads)
+        world = cls(
+            folder, traps=traps, stay_down_s=stay_down_s, open_reads=open_reads, sealed=sealed
+        )
         with ExitStack() as stack:
             for server in world.servers:
                 server.start()
@@ -156,33 +173,75 @@ class World:
     def set_up(self, journal: Path, now: datetime) -> None:
         """Write the secrets and the configuration, and enrol a new software key."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, value in self._secrets().items():
+        write_private(self.folder / "kubeconfig.yaml", self.kubernetes.kubeconfig().encode())
+        for name, value in self._credentials().items() if not self._sealed else ():
             write_private(self.folder / name, value.encode())
         write_private(self.config_file, self._config(journal).encode())
-        key = SoftKey.load(self.folder / "software-key.json", touch=lambda _cancel: True)
-        enrolled = enroll(
-            SoftKeyDevice(key),
+        SoftKey.load(self.folder / "spare-key.json", touch=lambda _cancel: True)
+        ring = KeyRing((self._enrol(Journal(journal), now),))
+        ring.save(self.folder / "keys.json")
+        if self._sealed:
+            self._seal(ring, Journal(journal), now)
+
+    def _enrol(self, journal: Journal, now: datetime) -> EnrolledKey:
+        """Make the software key and enrol it, with its own touch, as the journal's newest key."""
+        soft = SoftKey.load(self.folder / "software-key.json", touch=lambda _cancel: True)
+        orders: list[Order] = []
+
+        def challenge(key: EnrolledKey) -> bytes:
+            orders.append(
+                make_order(
+                    mode=Mode.KEYS,
+                    scope=enrolment_scope(key),
+                    config_sha256="",
+                    head=journal.head(),
+                    now=now,
+                    random_bytes=os.urandom,
+                )
+            )
+            return orders[-1].challenge()
+
+        enrolment = enroll(
+            SoftKeyDevice(soft),
             ring=KeyRing(),
             label="software key",
             operator="you",
             rp_id=SANDBOX_RP_ID,
             now=now,
             cancel=threading.Event(),
-            on_touch=lambda _number: None,
+            on_touch=lambda _number, _of: None,
+            challenge=challenge,
+            role="both",
         )
-        KeyRing((enrolled,)).save(self.folder / "keys.json")
-        Journal(journal).append(
+        order = orders[-1]
+        proof = verify(order, enrolment.assertion, [enrolment.key], sandbox=True)
+        journal.append(
             NewEvent(
-                id=f"key.{enrolled.credential_id.hex()[:32]}",
+                id=f"{order.id}.enrolled",
                 type=KEY_ENROLLED,
-                time=enrolled.enrolled_at,
-                data={"key": msgspec.to_builtins(enrolled)},
+                time=order.issued_at,
+                data=enrolment_document(enrolment, order, proof, None),
+            )
+        )
+        return enrolment.key
+
+    def _seal(self, ring: KeyRing, journal: Journal, now: datetime) -> None:
+        """Seal every credential to the software key; no file holds one in clear then."""
+        bundle = Bundle()
+        for name, value in self._credentials().items():
+            bundle = bundle.with_secret(name, Secret(value), ring.recipients(), now)
+        bundle.save(self.folder / "secrets.json")
+        journal.append(
+            NewEvent(
+                id=f"{SECRETS_SET}.{bundle.sha256[:32]}",
+                type=SECRETS_SET,
+                time=f"{now:%Y-%m-%dT%H:%M:%S}Z",
+                data={"name": ", ".join(bundle.names), "bundle_sha256": bundle.sha256},
             )
         )
 
-    def _secrets(self) -> dict[str, str]:
+    def _credentials(self) -> dict[str, str]:
         secrets = {
-            "kubeconfig.yaml": self.kubernetes.kubeconfig(),
             "bybit-api-key": self.bybit.master_key,
             "bybit-api-secret": self.bybit.master_secret,
             "kakunin-api-key": self.kakunin.api_key,
@@ -195,18 +254,20 @@ class World:
         return secrets
 
     def _config(self, journal: Path) -> str:
+        source = "sealed" if self._sealed else "file"
         held = "".join(
             f'\n[[bybit.held]]\nsub = "{sub}"\n'
-            f'api_key = "file:bybit-held-{sub}-key"\n'
-            f'api_secret = "file:bybit-held-{sub}-secret"\n'
+            f'api_key = "{source}:bybit-held-{sub}-key"\n'
+            f'api_secret = "{source}:bybit-held-{sub}-secret"\n'
             for sub in self.bybit.held
         )
         chats = "\n".join(
-            f'[[telegram]]\nname = "{chat.title}"\ntoken = "file:telegram-token"\n'
+            f'[[telegram]]\nname = "{chat.title}"\ntoken = "{source}:telegram-token"\n'
             f'chat_id = "{chat.id}"\nbase_url = "{self.telegram.base_url}"\n'
             for chat in self.telegram.chats.values()
         )
         return _CONFIG.format(
+            source=source,
             rp_id=json.dumps(SANDBOX_RP_ID),
             journal=json.dumps(str(journal)),
             fallback=json.dumps(str(journal.with_name("sandbox-fallback.jsonl"))),

@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from fido2.client import (
+    ClientDataCollector,
+    DefaultClientDataCollector,
+    UserInteraction,
+    WebAuthnClient,
+)
 from fido2.hid import CAPABILITY, CTAPHID, CtapHidDevice
 from fido2.hid.base import CtapHidConnection, HidDescriptor
 
 from killswitch.authority.devices import HidKey, RealDevices, SafeConnection, diagnose
+from killswitch.authority.system_key import SystemKey, client_for, plugged_in
 
 DESCRIPTOR = HidDescriptor("/dev/hidraw7", 1, 2, 64, 64, "test key", None)
 BROADCAST = b"\xff" * 4
@@ -232,3 +239,44 @@ def test_one_key_that_can_be_opened_is_enough(tmp_path: Path) -> None:
         may_open=lambda path: path.name == "hidraw2",
     )
     assert seen == ""
+
+
+def test_windows_itself_asks_for_the_touch_unless_it_is_an_administrator() -> None:
+    def client(_collector: ClientDataCollector) -> WebAuthnClient:
+        raise NotImplementedError
+
+    found = plugged_in(
+        platform="win32", is_administrator=lambda: False, system_client=lambda: client
+    )
+    (only,) = found()
+    assert isinstance(only, SystemKey)
+    assert found()[0] is only, "the same object at every call"
+    with pytest.raises(NotImplementedError):
+        client_for(only, DefaultClientDataCollector("https://x.example"), UserInteraction())
+    with pytest.raises(OSError, match="only the operating system"):
+        only.call(CTAPHID.CBOR)
+    assert not only.capabilities
+    assert list(SystemKey.list_devices()) == []
+
+
+@pytest.mark.parametrize(
+    ("platform", "administrator", "available"),
+    [
+        ("win32", True, True),
+        ("win32", False, False),
+        ("linux", False, True),
+        ("darwin", False, True),
+    ],
+)
+def test_everywhere_else_keys_are_talked_to_over_usb(
+    platform: str, *, administrator: bool, available: bool
+) -> None:
+    def client(_collector: ClientDataCollector) -> WebAuthnClient:
+        raise NotImplementedError
+
+    found = plugged_in(
+        platform=platform,
+        is_administrator=lambda: administrator,
+        system_client=lambda: client if available else None,
+    )
+    assert isinstance(found, RealDevices)

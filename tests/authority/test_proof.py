@@ -13,6 +13,7 @@ from fido2.ctap2.base import Ctap2
 from fido2.webauthn import CollectedClientData
 
 from killswitch.authority.enrolment import enroll
+from killswitch.authority.pin import PinPolicy
 from killswitch.authority.proof import Assertion, mismatch, regressed, verify, verify_stored
 from killswitch.authority.ring import SANDBOX_AAGUID, SANDBOX_RP_ID, EnrolledKey, KeyRing
 from killswitch.authority.touch import ask_for_touch
@@ -32,6 +33,7 @@ ORDER = Order(
     config_sha256="4f" * 32,
     journal_size=117,
     journal_head="9d" * 32,
+    bundle_sha256="5e" * 32,
     nonce="00" * 16,
 )
 
@@ -43,10 +45,10 @@ class Desk:
     soft: SoftKey
     key: EnrolledKey
 
-    def sign(self, order: Order = ORDER) -> Assertion:
+    def sign(self, order: Order = ORDER, pin: PinPolicy | None = None) -> Assertion:
         """Touch the key on `order`."""
         device = SoftKeyDevice(self.soft)
-        return ask_for_touch(
+        touched = ask_for_touch(
             challenge=order.challenge(),
             keys=[self.key],
             rp_id=self.key.rp_id,
@@ -54,10 +56,12 @@ class Desk:
             timeout_s=5,
             cancel=threading.Event(),
             on_state=lambda _state: None,
+            pin=pin,
         )
+        return touched.assertion
 
 
-def desk(rp_id: str = RP_ID, label: str = "blue") -> Desk:
+def desk(rp_id: str = RP_ID, label: str = "blue", role: str = "halt") -> Desk:
     aaguid = SANDBOX_AAGUID if rp_id == SANDBOX_RP_ID else bytes(16)
     soft = SoftKey(touch=lambda _cancel: True, rp_ids={rp_id}, aaguid=aaguid)
     key = enroll(
@@ -68,8 +72,10 @@ def desk(rp_id: str = RP_ID, label: str = "blue") -> Desk:
         rp_id=rp_id,
         now=datetime(2026, 11, 21, tzinfo=UTC),
         cancel=threading.Event(),
-        on_touch=lambda _number: None,
-    )
+        on_touch=lambda _number, _of: None,
+        challenge=lambda _key: bytes(32),
+        role=role,
+    ).key
     return Desk(soft, key)
 
 
@@ -79,11 +85,19 @@ def blue() -> Desk:
 
 
 def signed_by_hand(
-    blue: Desk, *, rp_id: str = RP_ID, origin: str = f"https://{RP_ID}", up: bool = True
+    blue: Desk,
+    *,
+    rp_id: str = RP_ID,
+    origin: str = f"https://{RP_ID}",
+    up: bool = True,
+    cross_origin: bool = False,
 ) -> Assertion:
     """Sign as a client could that does not keep python-fido2's rules."""
     client_data = CollectedClientData.create(
-        type=CollectedClientData.TYPE.GET, origin=origin, challenge=ORDER.challenge()
+        type=CollectedClientData.TYPE.GET,
+        origin=origin,
+        challenge=ORDER.challenge(),
+        cross_origin=cross_origin,
     )
     answer = Ctap2(SoftKeyDevice(blue.soft)).get_assertion(
         rp_id,
@@ -125,6 +139,7 @@ def test_a_touch_on_this_order_is_a_proof(blue: Desk) -> None:
         replace(ORDER, reason="drill"),
         replace(ORDER, issued_at="2026-11-21T03:14:01Z"),
         replace(ORDER, journal_head="9e" * 32),
+        replace(ORDER, bundle_sha256="5f" * 32),
         replace(ORDER, nonce="01" * 16),
     ],
 )
@@ -135,6 +150,54 @@ def test_an_order_altered_after_the_touch_is_refused(blue: Desk, altered: Order)
 def test_a_drills_touch_never_authorises_a_halt(blue: Desk) -> None:
     drill = blue.sign(replace(ORDER, mode=Mode.DRILL))
     assert_refused(drill, blue, "does not fit this order: wrong challenge")
+
+
+def test_an_assertion_replayed_over_another_challenge_is_refused(blue: Desk) -> None:
+    used = blue.sign()
+    verify(ORDER, used, [blue.key])
+    again = replace(ORDER, id="20261121-0315-m2pa", nonce="02" * 16)
+    assert_refused(used, blue, "does not fit this order: wrong challenge", again)
+
+
+def test_a_touch_without_the_pin_is_refused_where_the_pin_is_required(blue: Desk) -> None:
+    assertion = blue.sign()
+    with pytest.raises(NotAuthorizedError, match="the key did not verify its user") as caught:
+        verify(ORDER, assertion, [blue.key], user_verification=True)
+    assert caught.value.exit_code == 3
+
+
+def test_a_touch_with_the_pin_is_accepted_where_the_pin_is_required(blue: Desk) -> None:
+    blue.soft.set_pin("2468")
+    policy = PinPolicy(lambda _label, _left, _note: "2468", required=True)
+    proof = verify(ORDER, blue.sign(pin=policy), [blue.key], user_verification=True)
+    assert proof.user_verified
+    assert proof.flags == 0x05
+
+
+@pytest.mark.parametrize(
+    ("role", "mode"),
+    [
+        ("halt", Mode.RELEASE),
+        ("release", Mode.LIVE),
+        ("release", Mode.DRILL),
+    ],
+)
+def test_a_key_authorises_only_what_its_role_allows(role: str, mode: Mode) -> None:
+    black = desk(label="black", role=role)
+    order = replace(ORDER, mode=mode)
+    with pytest.raises(NotAuthorizedError, match=f"its role is {role}"):
+        verify(order, black.sign(order), [black.key])
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_key_with_both_roles_authorises_every_mode(mode: Mode) -> None:
+    both = desk(role="both")
+    order = replace(ORDER, mode=mode)
+    assert verify(order, both.sign(order), [both.key]).operator == "anna"
+
+
+def test_a_signature_made_inside_another_page_is_refused(blue: Desk) -> None:
+    assert_refused(signed_by_hand(blue, cross_origin=True), blue, "signed inside another page")
 
 
 def test_a_removed_key_authorises_nothing(blue: Desk) -> None:

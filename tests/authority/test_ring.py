@@ -18,6 +18,7 @@ from killswitch.authority.ring import (
     read_guarded,
     write_private,
 )
+from killswitch.authority.sealing import Recipient
 from killswitch.errors import ConfigError, UsageError
 
 # AAGUID, the length of the id, the id, and where the COSE key would be.
@@ -34,6 +35,16 @@ def key(label: str = "blue", credential_id: bytes = b"id-1") -> EnrolledKey:
         counter=7,
         enrolled_at="2026-11-21T03:14:00Z",
     )
+
+
+def recipient(number: int, *, uv: bool = False) -> Recipient:
+    return Recipient(bytes([number] * 32).hex(), uv=uv)
+
+
+def sealed(one: EnrolledKey, *numbers: int) -> EnrolledKey:
+    """Return the key with recipients: the first without its user verified, the next with."""
+    found = tuple(recipient(number, uv=bool(at)) for at, number in enumerate(numbers))
+    return replace(one, recipients=found)
 
 
 def damage(path: Path, **change: object) -> None:
@@ -94,6 +105,13 @@ def test_a_ring_of_a_newer_version_is_not_guessed_at(path: Path) -> None:
         {"counter": "seven"},
         {"label": "black"},
         {"credential": None},
+        {"role": "root"},
+        {"attestation": "surely"},
+        {"recipients": [{"public_key": "ab", "uv": False}]},
+        {"recipients": [{"public_key": "AB" * 32, "uv": False}]},
+        {"recipients": [{"public_key": "ab" * 32}]},
+        {"colour": "blue"},
+        {"recipients": [{"public_key": "ab" * 32, "uv": False, "secret": "x"}]},
     ],
 )
 def test_a_damaged_ring_is_refused(path: Path, change: dict[str, object]) -> None:
@@ -114,6 +132,65 @@ def test_two_keys_with_one_credential_are_refused(path: Path) -> None:
     KeyRing((key("blue"), key("black"))).save(path)
     with pytest.raises(ConfigError, match="the same credential"):
         KeyRing.load(path)
+
+
+def test_two_keys_with_one_recipient_are_refused(path: Path) -> None:
+    ring = KeyRing((sealed(key("blue"), 1), sealed(key("black", b"id-2"), 1)))
+    ring.save(path)
+    with pytest.raises(ConfigError, match="the same recipient"):
+        KeyRing.load(path)
+    with pytest.raises(UsageError, match="with the same recipient"):
+        KeyRing(ring.keys[:1]).add(ring.keys[1])
+    with pytest.raises(UsageError, match="with the same recipient"):
+        KeyRing(recovery=recipient(1)).add(ring.keys[0])
+
+
+def test_a_field_that_this_version_does_not_know_is_not_dropped_in_silence(path: Path) -> None:
+    write_private(path, b'{"schema": 1, "keys": [], "quorum": 2}')
+    with pytest.raises(ConfigError, match='damaged: it has an unknown field "quorum"'):
+        KeyRing.load(path)
+
+
+def test_a_ring_from_before_there_were_recipients_is_read(path: Path) -> None:
+    KeyRing().add(key()).save(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["recovery"], content["keys"][0]["recipients"], content["keys"][0]["attestation"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert KeyRing.load(path) == KeyRing((key(),))
+
+
+def test_recipients_and_the_one_on_paper_come_back_from_the_file(path: Path) -> None:
+    blue = replace(sealed(key(), 1, 2), attestation="attested", role="both")
+    ring = KeyRing((blue,), recovery=recipient(9))
+    ring.save(path)
+    assert KeyRing.load(path) == ring
+    assert ring.recipients() == (*blue.recipients, recipient(9))
+    assert ring.recipients(uv_only=True) == (blue.recipients[1], recipient(9))
+    assert KeyRing((blue,)).recipients() == blue.recipients
+
+
+def test_the_recipient_on_paper_survives_every_change_of_the_ring() -> None:
+    ring = KeyRing(recovery=recipient(9)).add(key()).with_counter(b"id-1", 99).remove("blue")
+    assert ring == KeyRing(recovery=recipient(9))
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"),
+    [
+        ("halt", {"live", "drill", "keys"}),
+        ("release", {"release", "keys"}),
+        ("both", {"live", "drill", "release", "keys"}),
+    ],
+)
+def test_a_role_allows_what_it_says_and_nothing_unheard_of(role: str, allowed: set[str]) -> None:
+    modes = ("live", "drill", "release", "keys", "", "root")
+    assert {mode for mode in modes if replace(key(), role=role).may(mode)} == allowed
+
+
+def test_a_role_that_there_is_not_is_told() -> None:
+    with pytest.raises(UsageError, match='there is no role "root"') as caught:
+        KeyRing().add(replace(key(), role="root"))
+    assert caught.value.hint == "choose one of halt, release, both"
 
 
 def test_an_endless_file_is_not_read(path: Path) -> None:

@@ -45,31 +45,6 @@ def test_config_check_names_each_system_and_what_is_wrong_with_it(tmp_path: Path
             assert "hvs.in-the-file" not in bad.out + bad.err
 
 
-def test_a_second_key_is_enrolled_listed_and_removed(tmp_path: Path) -> None:
-    with running_world(tmp_path) as world:
-        config = ["--config", str(world.config_file)]
-        enroll = ["keys", "enroll", "--operator", "ben", "--yes", *config]
-        assert killswitch([*enroll, "--label", "software key"], tmp_path).code == 2
-        taken = killswitch([*enroll, "--label", "black"], tmp_path)
-        assert taken.code == 3, "the same authenticator is already enrolled"
-        (tmp_path / "software-key.json").unlink()
-        (tmp_path / "other").mkdir()
-        with running_world(tmp_path / "other") as other:
-            shutil.copy(other.folder / "software-key.json", tmp_path / "software-key.json")
-        added = killswitch([*enroll, "--label", "black"], tmp_path)
-        assert added.code == 0, added.err
-        listed = json.loads(killswitch(["keys", "list", "--json", *config], tmp_path).out)
-        assert [key["label"] for key in listed["keys"]] == ["software key", "black"]
-        halted = killswitch(["--revoke", "--yes", *config], tmp_path)
-        assert halted.code == 0, halted.err + halted.out
-        assert 'key "black" (ben)' in halted.out
-        assert killswitch(["keys", "remove", "black", *config], tmp_path).code == 0
-        refused = killswitch(["--revoke", "--yes", "--touch-timeout", "1", *config], tmp_path)
-        assert refused.code == 3
-        assert killswitch(["keys", "remove", "black", *config], tmp_path).code == 2
-        assert killswitch(["journal", "verify", *config], tmp_path).code == 0
-
-
 def test_a_changed_journal_is_named_with_its_first_bad_event(tmp_path: Path) -> None:
     with running_world(tmp_path) as world:
         config = ["--config", str(world.config_file)]

@@ -46,6 +46,7 @@ def make_order(mode: Mode = Mode.LIVE) -> Order:
         config_sha256="0" * 64,
         journal_size=0,
         journal_head="0" * 64,
+        bundle_sha256="",
         nonce="0" * 32,
     )
 
@@ -109,7 +110,7 @@ class WorldStep:
         elif thing.live:
             thing.live = False
             thing.ended_at = self.now()
-        return Receipt("ended")
+        return Receipt("ended", {"target": thing.target})
 
 
 @dataclass
@@ -138,6 +139,15 @@ class Faults:
         return cls(**dict.fromkeys(chosen, rate), slowest_s=slow)
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What the engine took in of one call, and when; None is a failure or a look given up."""
+
+    at: float
+    label: str
+    value: object = None
+
+
 class Simulator:
     """A virtual clock and a heap of what happens when."""
 
@@ -147,8 +157,11 @@ class Simulator:
         self.faults: dict[str, Faults] = {}
         self.answered: dict[str, list[float]] = {}
         """Per call's label, when the world was seen by each look that was answered in time."""
+        self.taken: list[Taken] = []
+        self.first_started: dict[str, float] = {}
         self._receipts: list[tuple[str, float]] = []
         self.events = 0
+        self._limits = Limits()
         self._heap: list[tuple[float, int, Callable[[], Event | None]]] = []
         self._sequence = itertools.count()
 
@@ -159,6 +172,7 @@ class Simulator:
         heapq.heappush(self._heap, (when, next(self._sequence), what))
 
     def run(self, assignment: Assignment, limits: Limits) -> HaltReport:
+        self._limits = limits
         flow = carry_out(assignment, limits, self.time)
         try:
             wait = next(flow)
@@ -185,7 +199,6 @@ class Simulator:
     def _start(self, call: Call) -> None:
         faults = self.faults.get(call.label.split(":", maxsplit=1)[0], Faults(slowest_s=0.01))
         rng = self.rng
-        started = self.time
         takes = rng.random() * faults.slowest_s
         draw = rng.random()
 
@@ -211,13 +224,15 @@ class Simulator:
             takes = 1e9
         elif happened(faults.late):
             takes = 8 + rng.random() * 30
-        self._schedule(call, started, takes, error, does_it=does_it)
+        self._schedule(call, takes, error, seen=min(takes, 40) * rng.random() if does_it else None)
 
     def _schedule(
-        self, call: Call, started: float, takes: float, error: Exception | None, *, does_it: bool
+        self, call: Call, takes: float, error: Exception | None, *, seen: float | None
     ) -> None:
-        outcome: list[object] = [None]
-        seen_at: list[float] = []
+        """Let a call see the world after `seen` seconds, if at all, and come back after `takes`."""
+        started = self.time
+        self.first_started.setdefault(call.label, started)
+        outcome, seen_at = list[object]([None]), list[float]()
         mistake: list[Exception | None] = [error]
 
         def effect() -> None:
@@ -230,16 +245,26 @@ class Simulator:
         def come_back() -> Event:
             failed = mistake[0]
             value = None if failed else outcome[0]
-            if isinstance(value, Receipt) and takes <= Limits().act_s:
-                self._receipts.append((call.label, seen_at[0]))
-            if isinstance(value, Plan) and takes <= Limits().look_s:
-                self.answered.setdefault(call.label, []).append(seen_at[0])
+            self._take_note(call.label, value, seen_at, takes)
             return Done(call.id, value, failed, started, self.time)
 
-        if does_it:
-            self.at(started + min(takes, 40) * self.rng.random(), effect)
+        if seen is not None:
+            self.at(started + seen, effect)
+        if call.label.endswith(": look") and takes > self._limits.look_s:
+            given_up = Taken(started + self._limits.look_s, call.label)
+            self.at(given_up.at, partial(self.taken.append, given_up))
         if takes < 1e8:
             self.at(started + takes, come_back)
+
+    def _take_note(self, label: str, value: object, seen_at: list[float], takes: float) -> None:
+        look, limits = label.endswith(": look"), self._limits
+        in_time = takes <= (limits.look_s if look else limits.act_s)
+        if isinstance(value, Receipt) and in_time:
+            self._receipts.append((label, seen_at[0]))
+        if isinstance(value, Plan) and in_time:
+            self.answered.setdefault(label, []).append(seen_at[0])
+        if in_time or not look:
+            self.taken.append(Taken(self.time, label, value))
 
     def receipts(self, system: str) -> list[float]:
         """Return when each action on a system took effect that was answered well and in time."""
@@ -258,6 +283,7 @@ def make_assignment(
     record_elsewhere: Step | None = None,
     tell: Step | None = None,
     conclude: Step | None = None,
+    conclude_elsewhere: Step | None = None,
     known: Mapping[tuple[str, str], frozenset[str]] | None = None,
 ) -> Assignment:
     return Assignment(
@@ -270,5 +296,6 @@ def make_assignment(
         record_elsewhere=record_elsewhere,
         tell=lambda _report: (tell,) if tell else (),
         conclude=lambda _report: (conclude,) if conclude else (),
+        conclude_elsewhere=lambda _report: (conclude_elsewhere,) if conclude_elsewhere else (),
         known=known or {},
     )

@@ -12,7 +12,7 @@ import pytest
 
 from killswitch.converge import Limits
 from killswitch.driving import Pressed
-from killswitch.model import HaltReport
+from killswitch.model import HaltReport, Plan, Receipt
 from tests.engine.simulator import ORIGIN, Faults, Simulator, Thing, WorldStep, make_assignment
 
 SCHEDULES = int(os.environ.get("KILLSWITCH_SCHEDULES", "20000"))
@@ -31,6 +31,7 @@ class Run:
         self.spare = self._evidence("journal", "elsewhere", rng)
         self.alert = self._evidence("telegram", "result", rng)
         self.last = self._evidence("journal", "completed", rng)
+        self.last_spare = self._evidence("journal", "completed, elsewhere", rng)
         for step in self.steps:
             for thing in step.things:
                 while rng.random() < 0.2:
@@ -47,6 +48,7 @@ class Run:
                 record_elsewhere=self.spare,
                 tell=self.alert,
                 conclude=self.last,
+                conclude_elsewhere=self.last_spare,
             ),
             LIMITS,
         )
@@ -135,12 +137,46 @@ def no_step_waits_for_another_to_begin(run: Run) -> None:
             assert result.started_s <= LIMITS.intent_s + 1e-6
 
 
+def a_target_is_told_as_it_was_seen_last(run: Run) -> None:
+    # A look that was given up, or comes back after the last word, says nothing: for or against.
+    begun = run.simulator.first_started
+    last_words = ("telegram result", "journal completed")
+    closed = min(at for label, at in begun.items() if label.startswith(last_words))
+    for step in run.steps:
+        own = [one for one in run.simulator.taken if one.label.startswith(f"world {step.system}:")]
+        looks = [one for one in own if one.label.endswith(": look") and one.at <= closed]
+        if not looks:
+            continue
+        plan = looks[-1].value
+        seen_live = {action.target for action in plan.live} if isinstance(plan, Plan) else set()
+        acted_on = {
+            one.value.evidence.get("target", "")
+            for one in own[own.index(looks[-1]) :]
+            if isinstance(one.value, Receipt)
+        }
+        (result,) = [one for one in run.report.results if one.system == step.system]
+        for target in result.targets:
+            if target.target in seen_live:
+                assert not target.outcome.ended, "ended, and it was live when last seen"
+            assert target.live is (target.target in seen_live - acted_on), "not as it was seen last"
+        if not isinstance(plan, Plan):
+            assert not any(target.outcome.ended for target in result.targets), "nobody saw it end"
+
+
+def what_the_journal_did_not_take_goes_elsewhere(run: Run) -> None:
+    results = {result.system: result for result in run.report.results if result.step == "journal"}
+    if not results["completed"].outcome.ended:
+        assert "completed, elsewhere" in results
+
+
 INVARIANTS = (
     halted_is_only_said_after_a_clean_read_back,
     nothing_is_performed_before_the_order_is_written_down,
     every_target_is_accounted_for_exactly_once,
     it_always_ends_by_the_deadline,
     no_step_waits_for_another_to_begin,
+    a_target_is_told_as_it_was_seen_last,
+    what_the_journal_did_not_take_goes_elsewhere,
 )
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from killswitch.authority.changes import enrolment_scope, removal_scope, ring_trouble
 from killswitch.authority.enrolment import enroll
 from killswitch.authority.proof import verify as verify_touch
 from killswitch.authority.ring import EnrolledKey, KeyRing
+from killswitch.authority.sealing import Identity
 from killswitch.authority.touch import ask_for_touch
-from killswitch.document import proof_document
+from killswitch.document import enrolment_document, proof_document
 from killswitch.journal.check import check
 from killswitch.journal.store import GENESIS, Event, Head, Journal, NewEvent, chained
 from killswitch.journal.verify import Finding, Verdict
@@ -33,31 +35,66 @@ class Desk:
         self.journal = Journal(path)
         self.soft: dict[str, SoftKey] = {}
         self.keys: dict[str, EnrolledKey] = {}
+        self.enrolments: dict[str, tuple[Order, dict[str, object]]] = {}
 
-    def make_key(self, label: str) -> EnrolledKey:
-        self.soft[label] = SoftKey(touch=lambda _: True, rp_ids={RP_ID}, aaguid=bytes(16))
-        self.keys[label] = enroll(
-            SoftKeyDevice(self.soft[label]),
+    def make_key(self, label: str, *, role: str = "both") -> EnrolledKey:
+        """Make a key, with its own touch on the order that enrols it; nothing is written yet."""
+        soft = self.soft[label] = SoftKey(
+            touch=lambda _: True, rp_ids={RP_ID}, aaguid=os.urandom(16)
+        )
+        orders: list[Order] = []
+
+        def challenge(key: EnrolledKey) -> bytes:
+            order = self.order(Mode.KEYS)
+            orders.append(replace(order, scope=enrolment_scope(key)))
+            return orders[-1].challenge()
+
+        enrolment = enroll(
+            SoftKeyDevice(soft),
             ring=KeyRing(),
             label=label,
             operator="anna",
             rp_id=RP_ID,
             now=NOW,
             cancel=threading.Event(),
-            on_touch=lambda _: None,
+            on_touch=lambda _number, _of: None,
+            challenge=challenge,
+            role=role,
         )
-        return self.keys[label]
+        self.keys[label] = enrolment.key
+        proof = verify_touch(orders[-1], enrolment.assertion, [enrolment.key])
+        self.enrolments[label] = (
+            orders[-1],
+            enrolment_document(enrolment, orders[-1], proof, None),
+        )
+        return enrolment.key
 
     def write(self, id_: str, type_: str, data: dict[str, object]) -> None:
         self.journal.append(NewEvent(id_, type_, "2026-11-21T03:14:07Z", data))
 
-    def enrol(self, label: str) -> None:
-        key = msgspec.to_builtins(self.make_key(label))
-        self.write(f"key.enrolled.{label}", "key.enrolled", {"key": key})
+    def enrol(
+        self,
+        label: str,
+        *,
+        by: str = "",
+        role: str = "both",
+        changes: dict[str, object] | None = None,
+    ) -> None:
+        """Write an enrolment down, admitted by another key if `by` names one."""
+        self.make_key(label, role=role)
+        order, data = self.enrolments[label]
+        if by:
+            data["admitted_by"] = self.touch(order, by)
+        self.write(f"{order.id}.enrolled", "key.enrolled", data | (changes or {}))
 
-    def remove(self, label: str) -> None:
-        key = msgspec.to_builtins(self.keys[label])
-        self.write(f"key.removed.{label}", "key.removed", {"key": key})
+    def remove(self, label: str, *, by: str = "", changes: dict[str, object] | None = None) -> None:
+        order = replace(self.order(Mode.KEYS), scope=removal_scope(self.keys[label]))
+        data: dict[str, object] = {
+            "key": msgspec.to_builtins(self.keys[label]),
+            "order": order.to_bytes().decode(),
+            "proof": self.touch(order, by or label),
+        }
+        self.write(f"{order.id}.removed", "key.removed", data | (changes or {}))
 
     def order(self, mode: Mode = Mode.LIVE, head: Head | None = None) -> Order:
         return make_order(
@@ -71,7 +108,7 @@ class Desk:
         )
 
     def touch(self, order: Order, label: str = "blue") -> dict[str, object]:
-        assertion = ask_for_touch(
+        touched = ask_for_touch(
             challenge=order.challenge(),
             keys=[self.keys[label]],
             rp_id=RP_ID,
@@ -80,14 +117,24 @@ class Desk:
             cancel=threading.Event(),
             on_state=lambda _: None,
         )
-        return proof_document(verify_touch(order, assertion, [self.keys[label]]))
+        return proof_document(verify_touch(order, touched.assertion, [self.keys[label]]))
+
+    def raw_touch(self, order: Order, label: str) -> dict[str, object]:
+        """Let a key sign whatever its role: what a patched killswitch would do."""
+        key = self.keys[label]
+        self.keys[label] = replace(key, role="both")
+        try:
+            return self.touch(order, label)
+        finally:
+            self.keys[label] = key
 
     def record(self, order: Order, proof: object, type_: str = "halt.ordered") -> None:
         data: dict[str, object] = {"order": order.to_bytes().decode(), "proof": proof}
         self.write(f"{order.id}.ordered", type_, data)
 
     def check(self) -> tuple[Verdict, int]:
-        return check(self.journal.events())
+        verdict, touches, _ = check(self.journal.events())
+        return verdict, touches - 1  # without blue's own, when it was enrolled
 
 
 @pytest.fixture
@@ -156,10 +203,11 @@ def test_a_key_that_was_never_enrolled_is_found(desk: Desk) -> None:
 
 
 def test_a_key_that_is_enrolled_only_later_is_found(desk: Desk) -> None:
-    key = msgspec.to_builtins(desk.make_key("late"))
+    desk.make_key("late")
     order = desk.order()
     desk.record(order, desk.touch(order, "late"))
-    desk.write("key.enrolled.late", "key.enrolled", {"key": key})
+    enrolment, data = desk.enrolments["late"]
+    desk.write(f"{enrolment.id}.enrolled", "key.enrolled", data)
     verdict, _ = desk.check()
     assert (verdict.finding, verdict.bad_seq) == (Finding.TAMPERED, 2)
 
@@ -171,7 +219,7 @@ def test_a_removed_key_is_good_for_what_it_touched_before_and_for_nothing_after(
     desk.record(before, desk.touch(before))
     desk.remove("blue")
     verdict, touches = desk.check()
-    assert (verdict.finding, touches) == (Finding.INTACT, 1)
+    assert (verdict.finding, touches) == (Finding.INTACT, 2)
     after = desk.order()
     desk.record(after, desk.touch(after))
     assert_found(desk, "by a key that was not enrolled then")
@@ -245,32 +293,118 @@ def test_an_order_that_cannot_be_read_is_found(desk: Desk, text: str) -> None:
     assert_found(desk, "its touch cannot be read")
 
 
-@pytest.mark.parametrize("type_", ["key.enrolled", "key.removed"])
-@pytest.mark.parametrize("data", [{}, {"key": None}, {"key": {"label": "x"}}], ids=str)
-def test_a_change_of_keys_without_a_key_is_found(
-    desk: Desk, type_: str, data: dict[str, object]
-) -> None:
-    desk.write("k", type_, data)
-    assert_found(desk, "an enrolment without a key" if "en" in type_ else "a removal without")
+@pytest.mark.parametrize("changes", [{"key": None}, {"key": {"label": "x"}}], ids=str)
+def test_a_change_of_keys_without_a_key_is_found(desk: Desk, changes: dict[str, object]) -> None:
+    desk.enrol("black", by="blue", changes=changes)
+    assert_found(desk, "an enrolment without a key")
+
+
+@pytest.mark.parametrize("changes", [{"key": None}, {"key": {"label": "x"}}], ids=str)
+def test_a_removal_without_a_key_is_found(desk: Desk, changes: dict[str, object]) -> None:
+    desk.remove("blue", changes=changes)
+    assert_found(desk, "a removal without a key")
+
+
+@pytest.mark.parametrize("type_", ["key.enrolled", "key.removed", "secrets.resealed"])
+def test_a_change_of_who_may_halt_without_a_touch_is_found(desk: Desk, type_: str) -> None:
+    key = msgspec.to_builtins(desk.make_key("rogue"))
+    desk.write("x", type_, {"key": key})
+    assert_found(desk, "its touch cannot be read")
+
+
+# Who may halt is itself under the keys' control.
+
+
+def test_a_second_key_is_admitted_by_the_first_and_may_then_admit_a_third(desk: Desk) -> None:
+    desk.enrol("black", by="blue")
+    desk.enrol("grey", by="black")
+    checked = check(desk.journal.events())
+    assert checked.verdict.finding is Finding.INTACT
+    assert [key.label for key in checked.keys] == ["blue", "black", "grey"]
+
+
+def test_a_second_key_that_only_vouches_for_itself_is_found(desk: Desk) -> None:
+    desk.enrol("rogue")
+    assert_found(desk, "a key that no key enrolled before it has admitted")
+
+
+def test_a_key_admitted_by_a_stranger_is_found(desk: Desk) -> None:
+    desk.make_key("stranger")
+    desk.enrol("rogue", by="stranger")
+    assert_found(desk, "by a key that was not enrolled then")
+
+
+def test_a_removed_key_admits_nobody(desk: Desk) -> None:
+    desk.enrol("black", by="blue")
+    desk.remove("blue", by="black")
+    desk.enrol("rogue", by="blue")
+    assert_found(desk, "by a key that was not enrolled then")
+
+
+def test_a_key_that_only_stands_in_the_ring_admits_nobody_and_orders_nothing(desk: Desk) -> None:
+    rogue = desk.make_key("rogue")
+    order = desk.order()
+    desk.record(order, desk.touch(order, "rogue"))
+    verdict, _, _ = check(desk.journal.events(), [desk.keys["blue"], rogue])
+    assert "by a key that was not enrolled then" in verdict.problem
+
+
+def test_an_admission_for_another_key_is_found(desk: Desk) -> None:
+    desk.make_key("black")
+    order, _ = desk.enrolments["black"]
+    admission = desk.touch(order, "blue")
+    desk.enrol("rogue", changes={"admitted_by": admission})
+    assert_found(desk, "wrong challenge")
+
+
+def test_a_record_that_was_altered_after_its_admission_is_found(desk: Desk) -> None:
+    desk.make_key("black")
+    altered = replace(desk.keys["black"], operator="mallory")
+    desk.enrol("black", by="blue", changes={"key": msgspec.to_builtins(altered)})
+    assert_found(desk, "its touch was for another key")
+
+
+def test_a_recipient_slipped_into_a_key_is_found(desk: Desk) -> None:
+    key = desk.make_key("black")
+    stranger = Identity.derived(bytes(32), info=b"test", uv=False).recipient
+    bugged = replace(key, recipients=(*key.recipients, stranger))
+    assert (
+        ring_trouble([bugged], [key]) == '"black" is not as the journal says that it was enrolled'
+    )
+    assert ring_trouble([bugged], []) == ""
+    assert "the journal admitted no such key" in ring_trouble([bugged], [desk.keys["blue"]])
+    assert ring_trouble([replace(key, counter=99)], [key]) == ""
+
+
+def test_a_key_that_may_only_release_orders_no_halt(desk: Desk) -> None:
+    desk.enrol("auditor", by="blue", role="release")
+    order = desk.order()
+    live = replace(order, mode=Mode.LIVE)
+    forged = desk.raw_touch(live, "auditor")
+    desk.record(live, forged)
+    assert_found(desk, 'by key "auditor", whose role does not allow it')
 
 
 def test_a_removal_of_a_key_that_was_enrolled_elsewhere_is_no_fault(desk: Desk) -> None:
     desk.make_key("elsewhere")
-    desk.remove("elsewhere")
+    desk.remove("elsewhere", by="blue")
     assert desk.check()[0].finding is Finding.INTACT
 
 
-def test_a_key_known_from_elsewhere_is_good_until_it_is_removed(desk: Desk) -> None:
-    key = desk.make_key("elsewhere")
-    order = desk.order()
-    desk.record(order, desk.touch(order, "elsewhere"))
-    verdict, touches = check(desk.journal.events(), [key])
+def test_keys_known_from_elsewhere_are_good_while_this_journal_tells_of_none(
+    tmp_path: Path,
+) -> None:
+    laptop = Desk(tmp_path / "second-laptop.db")
+    key = laptop.make_key("elsewhere")
+    order = laptop.order()
+    laptop.record(order, laptop.touch(order, "elsewhere"))
+    verdict, touches, _ = check(laptop.journal.events(), [key])
     assert (verdict.finding, touches) == (Finding.INTACT, 1)
-    desk.remove("elsewhere")
-    after = desk.order()
-    desk.record(after, desk.touch(after, "elsewhere"))
-    verdict, touches = check(desk.journal.events(), [key])
-    assert (verdict.bad_seq, touches) == (4, 1)
+    assert check(laptop.journal.events()).verdict.finding is Finding.TAMPERED
+    laptop.remove("elsewhere")
+    after = laptop.order()
+    laptop.record(after, laptop.touch(after, "elsewhere"))
+    assert check(laptop.journal.events(), [key]).verdict.bad_seq == 3
 
 
 @pytest.mark.parametrize(
@@ -303,10 +437,10 @@ def test_a_resolution_is_what_was_touched(
 def test_a_forged_public_key_is_a_bad_touch_and_not_a_crash(desk: Desk) -> None:
     key = desk.keys["blue"]
     forged = replace(key, credential=key.credential[:-5] + b"\xff" * 5)
-    desk.write("k", "key.enrolled", {"key": msgspec.to_builtins(forged)})
     order = desk.order()
     desk.record(order, desk.touch(order))
-    assert_found(desk, "the signature does not fit this order")
+    events = [it for it in desk.journal.events() if it.body.type != "key.enrolled"]
+    assert check(events, [forged]).verdict.finding is Finding.TAMPERED
 
 
 # A touch notarises all that came before it.
@@ -338,8 +472,8 @@ def test_a_journal_written_anew_from_the_start_no_longer_fits_its_touches(desk: 
         raw = event.raw.replace(b"5000000", b"50")
         forged.append(Event(event.seq, prev, raw, chained(prev, raw)))
         prev = forged[-1].hash
-    verdict, touches = check(forged)
-    assert (verdict.finding, verdict.bad_seq, touches) == (Finding.TAMPERED, 3, 0)
+    verdict, touches, _ = check(forged)
+    assert (verdict.finding, verdict.bad_seq, touches) == (Finding.TAMPERED, 3, 1)
     assert "its touch was made on another journal, with 2 events" in verdict.problem
 
 

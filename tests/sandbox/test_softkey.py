@@ -1,5 +1,6 @@
 """The software key, held to the protocol by the real python-fido2 client and server."""
 
+import json
 import stat
 import threading
 from pathlib import Path
@@ -21,7 +22,9 @@ from fido2.webauthn import (
 
 from killswitch.authority.ring import SANDBOX_AAGUID, SANDBOX_RP_ID
 from killswitch.errors import ConfigError
-from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice, Touch, _read
+from killswitch.sandbox import softkey_credentials as credentials
+from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice, Touch
+from killswitch.sandbox.softkey_state import InFile
 
 ERR = CtapError.ERR
 DISCOURAGED = UserVerificationRequirement.DISCOURAGED
@@ -106,11 +109,29 @@ def test_it_registers_and_signs_through_the_real_client_and_server() -> None:
     assert [sign(key, credential), sign(key, credential)] == [2, 3]
 
 
-def test_it_says_that_it_keeps_no_credentials_and_checks_no_person() -> None:
-    info = Ctap2(SoftKeyDevice(SoftKey(touch=touched))).info
+def test_it_says_truthfully_what_it_can_do() -> None:
+    key = SoftKey(touch=touched)
+    info = Ctap2(SoftKeyDevice(key)).info
     assert info.versions == ["FIDO_2_0", "FIDO_2_1"]
-    assert info.options == {"rk": False, "up": True, "plat": False}
     assert bytes(info.aaguid) == SANDBOX_AAGUID
+    assert info.extensions == ["hmac-secret", "credProtect", "minPinLength"]
+    assert info.pin_uv_protocols == [2, 1]
+    assert info.options == {
+        "alwaysUv": False,
+        "authnrCfg": True,
+        "clientPin": False,
+        "credMgmt": True,
+        "makeCredUvNotRqd": True,
+        "pinUvAuthToken": True,
+        "plat": False,
+        "rk": True,
+        "setMinPINLength": True,
+        "up": True,
+    }
+    key.set_pin("1234")
+    key.always_uv = True
+    changed = {"alwaysUv": True, "clientPin": True, "makeCredUvNotRqd": False}
+    assert Ctap2(SoftKeyDevice(key)).info.options == {**info.options, **changed}
 
 
 def test_a_look_without_touch_signs_without_the_presence_flag_and_asks_nobody() -> None:
@@ -189,10 +210,15 @@ MAKE: dict[int, object] = {
         ({4: [{"alg": -8, "type": "public-key"}]}, ERR.UNSUPPORTED_ALGORITHM),
         ({4: "ES256"}, ERR.CBOR_UNEXPECTED_TYPE),
         ({2: {"name": "no id"}}, ERR.MISSING_PARAMETER),
-        ({7: {"rk": True}}, ERR.UNSUPPORTED_OPTION),
+        ({7: {"rk": True}}, ERR.SUCCESS),
+        ({6: {"credProtect": 4}}, ERR.INVALID_OPTION),
+        ({6: {"hmac-secret": 1}}, ERR.CBOR_UNEXPECTED_TYPE),
         ({7: {"uv": True}}, ERR.INVALID_OPTION),
         ({7: {"up": False}}, ERR.INVALID_OPTION),
-        ({8: b"proof", 9: 2}, ERR.PIN_NOT_SET),
+        ({8: b"", 9: 2}, ERR.PIN_NOT_SET),
+        ({8: b"proof"}, ERR.MISSING_PARAMETER),
+        ({8: b"proof", 9: 3}, ERR.INVALID_PARAMETER),
+        ({8: b"proof", 9: 2}, ERR.PIN_AUTH_INVALID),
     ],
 )
 def test_a_request_to_make_a_credential_is_checked(change: dict[int, object], code: int) -> None:
@@ -205,6 +231,18 @@ def test_a_request_to_make_a_credential_is_checked(change: dict[int, object], co
     [
         (b"", ERR.INVALID_COMMAND),
         (b"\x55", ERR.INVALID_COMMAND),
+        (b"\x06", ERR.INVALID_CBOR),
+        (b"\x06" + cbor.encode({1: 2}), ERR.MISSING_PARAMETER),
+        (b"\x06" + cbor.encode({1: 2, 2: 99}), ERR.INVALID_SUBCOMMAND),
+        (b"\x06" + cbor.encode({1: 2, 2: 3}), ERR.MISSING_PARAMETER),
+        (b"\x06" + cbor.encode({2: 2}), ERR.MISSING_PARAMETER),
+        (b"\x06" + cbor.encode({1: 3, 2: 2}), ERR.INVALID_PARAMETER),
+        (b"\x08", ERR.NOT_ALLOWED),
+        (b"\x0a" + cbor.encode({1: 1}), ERR.PUAT_REQUIRED),
+        (b"\x0a" + cbor.encode({1: 3}), ERR.NOT_ALLOWED),
+        (b"\x0d" + cbor.encode({1: 99}), ERR.INVALID_SUBCOMMAND),
+        (b"\x0d" + cbor.encode({1: 3, 2: {3: True}}), ERR.PIN_NOT_SET),
+        (b"\x04" * 1201, ERR.REQUEST_TOO_LARGE),
         (b"\x01", ERR.INVALID_CBOR),
         (b"\x02\xff\xff", ERR.INVALID_CBOR),
         (b"\x02\x01", ERR.INVALID_CBOR),
@@ -263,10 +301,43 @@ def test_a_damaged_key_file_is_refused_without_showing_it(tmp_path: Path) -> Non
     assert "c2Vj" not in str(caught.value)
 
 
-def test_the_master_secret_is_never_shown(tmp_path: Path) -> None:
+def test_a_key_file_of_before_is_read_on(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps({"master": "A" * 43 + "=", "counter": 41}), encoding="utf-8")
+    path.chmod(0o600)
+    key = SoftKey.load(path, touch=touched)
+    assert sign(key, register(key)) == 43
+
+
+def test_what_it_remembers_outlives_the_process(tmp_path: Path) -> None:
     path = tmp_path / "key.json"
     key = SoftKey.load(path, touch=touched)
-    master = key._master
-    for text in (repr(key), str(key), repr(_read(path)), repr(SoftKeyDevice(key))):
-        assert repr(master) not in text
-        assert master.hex() not in text
+    key.set_pin("1234")
+    key.always_uv = True
+    options = Ctap2(SoftKeyDevice(SoftKey.load(path, touch=touched))).info.options
+    assert options["clientPin"] is True
+    assert options["alwaysUv"] is True
+    assert b"1234" not in path.read_bytes()
+
+
+def test_a_reset_makes_it_another_key() -> None:
+    key = SoftKey(touch=touched, pin="1234", always_uv=True)
+    assert status(SoftKey(touch=refused), bytes([Ctap2.CMD.RESET])) == ERR.OPERATION_DENIED
+    assert status(key, bytes([Ctap2.CMD.RESET])) == ERR.SUCCESS
+    credential = register(key)
+    assert status(key, bytes([Ctap2.CMD.RESET])) == ERR.SUCCESS
+    with pytest.raises(ClientError, check=lambda error: "NO_CREDENTIALS" in repr(error)):
+        sign(key, credential)
+
+
+def test_its_secrets_are_never_shown(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    key = SoftKey.load(path, touch=touched)
+    key.set_pin("1234")
+    state = InFile(path).read()
+    credential = credentials.make(state.master, SANDBOX_RP_ID)
+    assert state.pin_hash is not None
+    for text in (repr(key), str(key), repr(state), repr(SoftKeyDevice(key)), repr(credential)):
+        for hidden in (state.master, state.pin_hash, credential.scalar):
+            assert repr(hidden) not in text
+            assert hidden.hex() not in text

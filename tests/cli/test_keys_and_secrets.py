@@ -1,0 +1,399 @@
+"""Who may halt, and what their keys open: the commands, on software keys and a sealed world."""
+
+import json
+import os
+import pty
+import select
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from killswitch.authority.bundle import Bundle
+from killswitch.authority.ring import KeyRing
+from killswitch.sandbox.softkey import SoftKey
+from killswitch.sandbox.world import World
+from tests.journal.test_touches import Desk
+from tests.worlds import KILLSWITCH, Ran, home, killswitch, running_world, secrets_of
+
+PIN = "3141"
+
+
+def config_of(world: World) -> list[str]:
+    return ["--config", str(world.config_file)]
+
+
+def enrol_spare(world: World, folder: Path, label: str = "black", *more: str) -> Ran:
+    words = ["keys", "enroll", "--operator", "ben", "--label", label, "--yes", *more]
+    return killswitch([*words, *config_of(world)], folder)
+
+
+def unplug(world: World, name: str) -> None:
+    (world.folder / name).rename(world.folder / f"unplugged-{name}")
+
+
+def alter(world: World, old: str, new: str) -> None:
+    text = world.config_file.read_text()
+    assert old in text
+    world.config_file.write_text(text.replace(old, new))
+
+
+def typed(words: list[str], folder: Path, line: str, *, timeout_s: float = 60) -> Ran:
+    """Run killswitch at a terminal and type `line` when it asks for a PIN."""
+    child, screen = pty.fork()
+    if not child:
+        os.chdir(folder)
+        os.execve(KILLSWITCH, [str(KILLSWITCH), *words], home(folder))  # noqa: S606 (our own, in a terminal)
+    shown, end = b"", time.monotonic() + timeout_s
+    answered = 0
+    while time.monotonic() < end:
+        ready, _, _ = select.select([screen], [], [], 0.2)
+        if ready:
+            try:
+                part = os.read(screen, 65536)
+            except OSError:
+                break
+            shown += part
+            if shown.count(b"PIN of the key") > answered:
+                answered += 1
+                os.write(screen, line.encode() + b"\n")
+    _, status = os.waitpid(child, 0)
+    os.close(screen)
+    return Ran(os.waitstatus_to_exitcode(status), shown.decode(), "")
+
+
+# Sealed secrets.
+
+
+def test_a_sealed_world_is_halted_by_the_touch_that_opens_its_secrets(tmp_path: Path) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        on_disk = b"".join(it.read_bytes() for it in tmp_path.iterdir() if it.is_file())
+        for secret in secrets_of(world):
+            if secret != world.kubernetes.token:  # which its kubeconfig holds
+                assert secret.encode() not in on_disk
+        ran = killswitch(["--revoke", "--yes", *config_of(world)], tmp_path)
+        assert ran.code == 0, ran.err + ran.out
+        assert "it opened 7 secrets" in ran.err
+        assert world.live() == {}
+        for secret in secrets_of(world):
+            assert secret not in ran.out + ran.err
+    assert killswitch(["journal", "verify", *config_of(world)], tmp_path).code == 0
+
+
+def test_status_without_a_touch_says_what_it_did_not_look_at_and_with_one_it_looks(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        drill = killswitch(["drill", "--yes", *config_of(world)], tmp_path)
+        assert drill.code == 0, drill.err + drill.out
+        bare = killswitch(["status", *config_of(world)], tmp_path)
+        assert bare.code == 0, bare.out
+        assert "without a touch: 5 not looked at" in bare.out
+        assert "sealed, not looked at; killswitch status --touch" in bare.out
+        touched = killswitch(["status", "--touch", "--yes", *config_of(world)], tmp_path)
+        assert touched.code == 0, touched.out
+        assert "ARMED  a halt would work" in touched.out
+        assert "own key …a81c" in touched.out or "live: " in touched.out
+        for server in world.servers:
+            assert server.writes == []
+
+
+def test_a_secret_is_set_without_a_touch_listed_without_its_value_and_removed(
+    tmp_path: Path,
+) -> None:
+    value = "a-value-that-is-never-shown"
+    with running_world(tmp_path) as world:
+        config = config_of(world)
+        done = killswitch(["secrets", "set", "extra", *config], tmp_path, stdin=value + "\n")
+        assert done.code == 0, done.err
+        assert 'opened by "software key"' in done.out
+        listed = killswitch(["secrets", "list", "--json", *config], tmp_path)
+        rows = json.loads(listed.out)["secrets"]
+        assert [(row["name"], row["opened_by"]) for row in rows] == [("extra", ["software key"])]
+        removed = killswitch(["secrets", "remove", "extra", *config], tmp_path)
+        assert removed.code == 0
+        assert Bundle.load(world.folder / "secrets.json").names == ()
+        said = done.out + done.err + listed.out + removed.out
+    assert value not in said
+    assert value.encode() not in b"".join(it.read_bytes() for it in tmp_path.glob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "said"),
+    [
+        (["set", "extra"], "", "nothing was given"),
+        (["set", "Not-A-Name"], "x", "this cannot name a secret"),
+        (["rotate", "never-set"], "x", "there is no sealed:never-set"),
+        (["remove", "never-set"], None, "no sealed secret has this name"),
+        (["reseal", "--yes"], None, "there are no sealed secrets"),
+        (["set", "extra", "--command", "false"], None, "exit code 1"),
+    ],
+)
+def test_what_cannot_be_sealed_is_told_in_three_lines(
+    tmp_path: Path, words: list[str], stdin: str | None, said: str
+) -> None:
+    with running_world(tmp_path) as world:
+        ran = killswitch(["secrets", *words, *config_of(world)], tmp_path, stdin=stdin)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "the sealed secrets are unchanged" in ran.err
+    assert len(ran.err.strip().splitlines()) == 3
+
+
+def test_a_rotated_secret_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        config = config_of(world)
+        wrong = "token-of-nobody"
+        assert (
+            killswitch(["secrets", "rotate", "vault-token", *config], tmp_path, stdin=wrong).code
+            == 0
+        )
+        drill = killswitch(["drill", "--yes", *config], tmp_path)
+        assert drill.code == 8, drill.out
+        done = killswitch(
+            ["secrets", "rotate", "vault-token", "--command", f"echo {world.vault.token}", *config],
+            tmp_path,
+        )
+        assert done.code == 0, done.err
+        assert killswitch(["drill", "--yes", *config], tmp_path).code == 0
+
+
+@pytest.mark.parametrize("change", ["older", "gone", "other"])
+def test_a_bundle_that_was_swapped_is_found_before_it_is_needed(
+    tmp_path: Path, change: str
+) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        config, file = config_of(world), world.folder / "secrets.json"
+        older = file.read_bytes()
+        set_again = ["secrets", "set", "vault-token", *config]
+        assert killswitch(set_again, tmp_path, stdin=world.vault.token).code == 0
+        assert killswitch(["drill", "--yes", *config], tmp_path).code == 0
+        match change:
+            case "older":
+                file.write_bytes(older)
+            case "gone":
+                file.unlink()
+            case _:
+                file.write_bytes(file.read_bytes().replace(b"  ", b"   "))
+        status = killswitch(["status", *config], tmp_path)
+        assert status.code == 8
+        assert ("is gone" if change == "gone" else "not those that the journal knows") in status.out
+        drill = killswitch(["drill", "--yes", *config], tmp_path)
+        assert drill.code == 8, drill.out
+        assert drill.out.startswith("DRILL NOT PASSED")
+
+
+def test_a_halt_with_a_bundle_that_does_not_open_still_ends_what_needs_none_of_it(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        (world.folder / "secrets.json").write_text("damaged")
+        ran = killswitch(["--revoke", "--yes", *config_of(world)], tmp_path)
+        live = world.live()
+    assert ran.code == 11, ran.out
+    assert "kubernetes" not in live
+    assert set(live) >= {"bybit", "vault"}
+    assert "damaged" in ran.err
+    assert "sealed:vault-token" in ran.out
+
+
+def test_a_bundle_sealed_to_a_stranger_is_found_and_sealing_to_one_is_refused(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        config = config_of(world)
+        killswitch(["drill", "--yes", *config], tmp_path)
+        with running_world(tmp_path / "stranger") as stranger:
+            recipient = KeyRing.load(stranger.folder / "keys.json").keys[0].recipients[0]
+        keys = world.folder / "keys.json"
+        ring = json.loads(keys.read_text())
+        ring["keys"][0]["recipients"].append({"public_key": recipient.public_key, "uv": True})
+        keys.write_text(json.dumps(ring))
+        refused = killswitch(["secrets", "set", "extra", *config], tmp_path, stdin="value-71")
+        assert refused.code == 4
+        assert "is not as the journal says that it was enrolled" in refused.err
+        assert "extra" not in Bundle.load(world.folder / "secrets.json").names
+        status = killswitch(["status", *config], tmp_path)
+        assert status.code == 8
+        assert "is not as the journal says that it was enrolled" in status.out
+
+
+def test_whoever_has_the_files_but_no_touch_has_no_credential(tmp_path: Path) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        unplug(world, "software-key.json")
+        ran = killswitch(["--revoke", "--touch-timeout", "1", "--yes", *config_of(world)], tmp_path)
+        assert ran.code == 3
+        assert world.live()
+        ring = KeyRing.load(world.folder / "keys.json")
+        bundle = Bundle.load(world.folder / "secrets.json")
+        stored = ring.keys[0].credential + bundle.raw
+    for secret in secrets_of(world):
+        assert secret.encode() not in stored
+
+
+# Several keys.
+
+
+def test_a_second_key_is_admitted_by_the_first_opens_the_secrets_and_halts(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        config = config_of(world)
+        added = enrol_spare(world, tmp_path)
+        assert added.code == 0, added.err
+        assert "now a key that is enrolled already" in added.err
+        listed = json.loads(killswitch(["keys", "list", "--json", *config], tmp_path).out)
+        assert [key["label"] for key in listed["keys"]] == ["software key", "black"]
+        unplug(world, "software-key.json")
+        (world.folder / "software-key.json").symlink_to(world.folder / "spare-key.json")
+        halted = killswitch(["--revoke", "--yes", *config], tmp_path)
+        assert halted.code == 0, halted.err + halted.out
+        assert 'key "black" (ben)' in halted.out
+        assert world.live() == {}
+        assert killswitch(["journal", "verify", *config], tmp_path).code == 0
+
+
+def test_a_removed_key_neither_halts_nor_opens_what_was_sealed_after(tmp_path: Path) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        config = config_of(world)
+        assert enrol_spare(world, tmp_path).code == 0
+        removed = killswitch(["keys", "remove", "black", "--yes", *config], tmp_path)
+        assert removed.code == 0, removed.err
+        assert "in older copies of the file it still opens sealed:bybit-api-key" in removed.err
+        again = killswitch(["keys", "remove", "black", "--yes", *config], tmp_path)
+        assert again.code == 2
+        ring = KeyRing.load(world.folder / "keys.json")
+        bundle = Bundle.load(world.folder / "secrets.json")
+        assert bundle.strangers(ring.recipients()) == ()
+        assert bundle.not_for(ring.recipients()) == ()
+        unplug(world, "software-key.json")
+        refused = killswitch(["--revoke", "--yes", "--touch-timeout", "1", *config], tmp_path)
+        assert refused.code == 3
+        assert world.live()
+        assert killswitch(["journal", "verify", *config], tmp_path).code == 0
+
+
+def test_the_last_key_is_not_removed(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        words = ["keys", "remove", "software key", "--yes", *config_of(world)]
+        ran = killswitch(words, tmp_path)
+    assert ran.code == 2
+    assert "is the last key" in ran.err
+
+
+def test_a_key_that_is_enrolled_already_is_not_enrolled_again(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        assert enrol_spare(world, tmp_path).code == 0
+        again = enrol_spare(world, tmp_path, "grey")
+        assert again.code == 2
+        assert "every software key of the sandbox is enrolled" in again.err
+        twice = enrol_spare(world, tmp_path, "black")
+        assert 'a key with the label "black" is already enrolled' in twice.err
+
+
+def test_one_key_alone_is_enrolled_only_by_whoever_accepts_that_it_can_be_lost(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "killswitch.toml").write_text('name = "desk"\n')
+    ran = killswitch(["keys", "enroll", "--operator", "ben", "--label", "black"], tmp_path)
+    assert ran.code == 2
+    assert "--accept-single-key" in ran.err
+    assert not (tmp_path / "keys.json").exists()
+
+
+def test_a_ring_that_is_lost_is_not_begun_anew_behind_the_journals_back(tmp_path: Path) -> None:
+    Desk(tmp_path / "journal.db").enrol("blue")
+    config = 'name = "desk"\n[journal]\nfile = "journal.db"\n'
+    (tmp_path / "killswitch.toml").write_text(config)
+    words = ["keys", "enroll", "--operator", "ben", "--label", "black", "--label", "grey"]
+    ran = killswitch(words, tmp_path)
+    assert ran.code == 4
+    assert 'the journal knows the keys "blue"' in ran.err
+    assert not (tmp_path / "keys.json").exists()
+
+
+def test_a_key_in_the_ring_that_no_touch_admitted_is_found_everywhere(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        config = config_of(world)
+        killswitch(["drill", "--yes", *config], tmp_path)
+        with running_world(tmp_path / "other") as other:
+            rogue = json.loads((other.folder / "keys.json").read_text())["keys"][0]
+            shutil.copy(other.folder / "software-key.json", world.folder / "spare-key.json")
+        keys = world.folder / "keys.json"
+        ring = json.loads(keys.read_text())
+        ring["keys"].append({**rogue, "label": "rogue"})
+        keys.write_text(json.dumps(ring))
+        status = killswitch(["status", *config], tmp_path)
+        assert status.code == 8
+        assert "the journal admitted no such key" in status.out
+
+
+# Release is harder than halt.
+
+
+def halted(world: World, folder: Path) -> str:
+    ran = killswitch(["--revoke", "--json", "--yes", *config_of(world)], folder)
+    assert ran.code == 0, ran.err
+    return str(json.loads(ran.out)["order"]["id"])
+
+
+def test_a_release_asks_for_the_pin_and_a_wrong_one_is_told_before_any_touch(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path) as world:
+        alter(world, "require_pin = []", 'require_pin = ["release"]')
+        alter(world, "[halt]\n", "[halt]\ntouch_timeout_s = 5.0\n")
+        soft = SoftKey.load(world.folder / "software-key.json", touch=lambda _: True)
+        soft.set_pin(PIN)
+        halt = halted(world, tmp_path)
+        words = ["resolve", halt, "--note", "mended", "--yes", *config_of(world)]
+        unasked = killswitch([*words, "--no-input"], tmp_path, timeout_s=90)
+        assert unasked.code == 3, unasked.err
+        wrong = typed(words, tmp_path, "0000")
+        assert wrong.code == 3, wrong.out
+        assert "wrong PIN" in wrong.out
+        assert "touched" not in wrong.out
+        soft.replug()
+        right = typed(words, tmp_path, PIN)
+        assert right.code == 0, right.out
+        assert PIN not in right.out
+        assert f"halt {halt} is resolved" in right.out
+        assert "1. find the cause" in right.out
+        assert killswitch(["journal", "verify", *config_of(world)], tmp_path).code == 0
+
+
+def test_a_key_without_a_pin_releases_nothing_where_a_pin_is_asked_for(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        alter(world, "require_pin = []", 'require_pin = ["release"]')
+        alter(world, "[halt]\n", "[halt]\ntouch_timeout_s = 2.0\n")
+        halt = halted(world, tmp_path)
+        words = ["resolve", halt, "--note", "mended", "--yes", *config_of(world)]
+        ran = killswitch(words, tmp_path)
+    assert ran.code == 3
+    assert "has no PIN" in ran.err
+
+
+def test_the_operator_who_halted_does_not_release_where_another_has_to(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        alter(world, "require_pin = []", "require_pin = []\nrelease_by_another = true")
+        halt = halted(world, tmp_path)
+        words = ["resolve", halt, "--note", "mended", "--yes", *config_of(world)]
+        alone = killswitch(words, tmp_path)
+        assert alone.code == 3
+        assert "another operator has to release it" in alone.err
+        assert enrol_spare(world, tmp_path, "black", "--role", "release").code == 0
+        by_another = killswitch(words, tmp_path)
+        assert by_another.code == 0, by_another.err
+        assert killswitch(["journal", "verify", *config_of(world)], tmp_path).code == 0
+
+
+def test_a_key_that_may_only_release_does_not_halt(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        assert enrol_spare(world, tmp_path, "black", "--role", "release").code == 0
+        unplug(world, "software-key.json")
+        (world.folder / "software-key.json").symlink_to(world.folder / "spare-key.json")
+        words = ["--revoke", "--yes", "--touch-timeout", "1", *config_of(world)]
+        ran = killswitch(words, tmp_path)
+        assert ran.code == 3
+        assert world.live()
