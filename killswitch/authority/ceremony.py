@@ -27,7 +27,7 @@ from fido2.webauthn import (
 )
 
 from killswitch.authority.asking import PRF, Touched, options, prf_output
-from killswitch.authority.pin import AskPin, PinDesk, PinPolicy, can_verify
+from killswitch.authority.pin import PinDesk, PinPolicy, can_verify
 from killswitch.authority.proof import Assertion, mismatch, regressed
 from killswitch.authority.ring import UNCHANGED, EnrolledKey, KeyRing
 from killswitch.authority.sealing import Identity, Recipient, SealError, seal
@@ -51,7 +51,7 @@ def begin(
     rp_id: str,
     cancel: threading.Event,
     on_touch: OnTouch,
-    ask_pin: AskPin | None,
+    pin: PinPolicy | None,
 ) -> "Ceremony":
     """Look at what a key can do, ask for its PIN if it has one, and plan the touches.
 
@@ -68,8 +68,7 @@ def begin(
         ctap2 = Ctap2(device)
         if _PRF_EXTENSION not in ctap2.info.extensions:
             raise _no_prf()
-        policy = PinPolicy(ask_pin) if ask_pin else None
-        desk = PinDesk(ctap2, label=label, rp_id=rp_id, policy=policy)
+        desk = PinDesk(ctap2, label=label, rp_id=rp_id, policy=pin)
         desk.prepare(ctap2.info)
         modes = _modes(ctap2.info)
         if ctap2.info.options.get("clientPin") and not ctap2.info.options.get("uv"):

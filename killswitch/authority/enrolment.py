@@ -12,7 +12,7 @@ from fido2.hid import ConnectionFailure
 
 from killswitch.authority.attestation import AttestationPolicy
 from killswitch.authority.ceremony import begin, refusal
-from killswitch.authority.pin import AskPin, PinTroubleError
+from killswitch.authority.pin import AskPin, PinPolicy, PinTroubleError
 from killswitch.authority.proof import Assertion
 from killswitch.authority.ring import SANDBOX_RP_ID, UNCHANGED, EnrolledKey, KeyRing
 from killswitch.authority.sealing import SealError
@@ -74,6 +74,7 @@ def enroll(
     role: str = "halt",
     attestation: AttestationPolicy | None = None,
     ask_pin: AskPin | None = None,
+    force_pin: bool = False,
 ) -> Enrolment:
     """Make a credential and return the key with what opens secrets for it; `ring` stays as it is.
 
@@ -90,7 +91,12 @@ def enroll(
     policy.anchors()
     try:
         ceremony = begin(
-            device, label=label, rp_id=rp_id, cancel=cancel, on_touch=on_touch, ask_pin=ask_pin
+            device,
+            label=label,
+            rp_id=rp_id,
+            cancel=cancel,
+            on_touch=on_touch,
+            pin=PinPolicy(ask_pin, force=force_pin) if ask_pin else None,
         )
         credential, made = ceremony.make(ring, operator)
         statement = made.response.attestation_object

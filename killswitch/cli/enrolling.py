@@ -87,6 +87,7 @@ class Enrolling:
             role=self._role,
             attestation=self._policy,
             ask_pin=pin_policy(self._session, required=False).ask,
+            force_pin=self._session.force_pin,
         )
         order, key = orders[-1], enrolment.key
         proof = verify(order, enrolment.assertion, [key], sandbox=self._sandbox)

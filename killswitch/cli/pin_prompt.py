@@ -33,7 +33,7 @@ def pin_policy(session: Session, *, required: bool) -> "PinPolicy":
         session.terminal.ask("KEYS", " · ".join(filter(None, (note, tries))))
         return _typed(f'PIN of the key "{label}" (Enter alone: none): ', ended)
 
-    return PinPolicy(ask, required=required, ended=ended)
+    return PinPolicy(ask, required=required, force=session.force_pin, ended=ended)
 
 
 def _typed(prompt: str, ended: threading.Event) -> str | None:

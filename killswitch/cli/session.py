@@ -29,6 +29,9 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="Print the result and
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Print more.")]
 NoColorOption = Annotated[bool, typer.Option("--no-color", help="Print without colours.")]
 NoInputOption = Annotated[bool, typer.Option("--no-input", help="Never ask for anything.")]
+ForcePinOption = Annotated[
+    bool, typer.Option("--force-pin", help="Ask for a key's PIN even when few tries are left.")
+]
 
 _COMMON: dict[str, Any] = {
     "config": ConfigOption,
@@ -37,6 +40,7 @@ _COMMON: dict[str, Any] = {
     "verbose": VerboseOption,
     "no_color": NoColorOption,
     "no_input": NoInputOption,
+    "force_pin": ForcePinOption,
 }
 
 
@@ -48,6 +52,7 @@ class Session:
     config_path: Path | None
     no_input: bool
     environment: Mapping[str, str]
+    force_pin: bool = False
 
     def now(self) -> datetime:
         """Return the time, aware, UTC."""
@@ -106,7 +111,13 @@ def command(
             before: Mapping[str, Any] = options.pop("ctx").obj or {}
             mine = {key: options.pop(key) or before.get(key) for key in _COMMON}
             with _ended_in_words(terminal := _terminal(mine)):
-                session = Session(terminal, mine["config"], bool(mine["no_input"]), os.environ)
+                session = Session(
+                    terminal,
+                    mine["config"],
+                    bool(mine["no_input"]),
+                    os.environ,
+                    bool(mine["force_pin"]),
+                )
                 function(session, **options)
 
         context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
@@ -128,6 +139,7 @@ def remember_common(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
     no_input: NoInputOption = False,
+    force_pin: ForcePinOption = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version, and end.", is_eager=True)
     ] = False,
@@ -146,6 +158,7 @@ def remember_common(
         "verbose": verbose,
         "no_color": no_color,
         "no_input": no_input,
+        "force_pin": force_pin,
     }
 
 

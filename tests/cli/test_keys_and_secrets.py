@@ -14,6 +14,7 @@ from killswitch.authority.bundle import Bundle
 from killswitch.authority.ring import KeyRing
 from killswitch.sandbox.softkey import SoftKey
 from killswitch.sandbox.world import World
+from tests.authority.test_attestation import Maker
 from tests.journal.test_touches import Desk
 from tests.worlds import KILLSWITCH, Ran, home, killswitch, running_world, secrets_of
 
@@ -39,8 +40,15 @@ def alter(world: World, old: str, new: str) -> None:
     world.config_file.write_text(text.replace(old, new))
 
 
-def typed(words: list[str], folder: Path, line: str, *, timeout_s: float = 60) -> Ran:
-    """Run killswitch at a terminal and type `line` when it asks for a PIN."""
+def typed(
+    words: list[str],
+    folder: Path,
+    line: str,
+    *,
+    when: bytes = b"PIN of the key",
+    timeout_s: float = 60,
+) -> Ran:
+    """Run killswitch at a terminal and type `line` each time that it shows `when`."""
     child, screen = pty.fork()
     if not child:
         os.chdir(folder)
@@ -55,7 +63,7 @@ def typed(words: list[str], folder: Path, line: str, *, timeout_s: float = 60) -
             except OSError:
                 break
             shown += part
-            if shown.count(b"PIN of the key") > answered:
+            if shown.count(when) > answered:
                 answered += 1
                 os.write(screen, line.encode() + b"\n")
     _, status = os.waitpid(child, 0)
@@ -232,6 +240,16 @@ def test_whoever_has_the_files_but_no_touch_has_no_credential(tmp_path: Path) ->
         assert secret.encode() not in stored
 
 
+def test_a_secret_can_be_typed_and_is_not_seen(tmp_path: Path) -> None:
+    value = "typed-and-never-seen"
+    with running_world(tmp_path) as world:
+        words = ["secrets", "set", "extra", *config_of(world)]
+        ran = typed(words, tmp_path, value, when=b"value of sealed:extra")
+        assert ran.code == 0, ran.out
+        assert Bundle.load(world.folder / "secrets.json").names == ("extra",)
+    assert value not in ran.out
+
+
 # Several keys.
 
 
@@ -300,6 +318,39 @@ def test_one_key_alone_is_enrolled_only_by_whoever_accepts_that_it_can_be_lost(
     assert ran.code == 2
     assert "--accept-single-key" in ran.err
     assert not (tmp_path / "keys.json").exists()
+
+
+def test_a_key_that_vouches_for_itself_is_not_enrolled_where_its_maker_has_to(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path) as world:
+        root = tmp_path / "root.pem"
+        root.write_bytes(Maker().pem)
+        alter(world, "require_pin = []", 'require_pin = []\nattestation = "attested"')
+        unmet = enrol_spare(world, tmp_path)
+        assert unmet.code == 4
+        assert "needs a root certificate" in unmet.err
+        alter(world, "[journal]", f'attestation_roots = ["{root}"]\n[journal]')
+        refused = enrol_spare(world, tmp_path)
+        assert refused.code == 3, refused.err
+        assert len(KeyRing.load(world.folder / "keys.json").keys) == 1
+
+
+def test_a_pin_with_few_tries_left_is_asked_for_only_by_force(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        alter(world, "require_pin = []", 'require_pin = ["release"]')
+        alter(world, "[halt]\n", "[halt]\ntouch_timeout_s = 3.0\n")
+        soft = SoftKey.load(world.folder / "software-key.json", touch=lambda _: True)
+        soft.set_pin(PIN)
+        halt = halted(world, tmp_path)
+        words = ["resolve", halt, "--note", "mended", "--yes", *config_of(world)]
+        for _ in range(2):
+            assert typed(words, tmp_path, "0000").code == 3
+        few = typed(words, tmp_path, PIN)
+        assert few.code == 3, few.out
+        assert "--force-pin" in few.out
+        forced = typed([*words, "--force-pin"], tmp_path, PIN)
+        assert forced.code == 0, forced.out
 
 
 def test_a_ring_that_is_lost_is_not_begun_anew_behind_the_journals_back(tmp_path: Path) -> None:
