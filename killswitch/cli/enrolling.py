@@ -21,7 +21,7 @@ from killswitch.cli.authorise import (
 )
 from killswitch.cli.devices import find_devices
 from killswitch.cli.pin_prompt import pin_policy
-from killswitch.cli.record import append, head_of, record
+from killswitch.cli.record import append, demand_admitted, head_of, record
 from killswitch.cli.sealed import recipients_of
 from killswitch.cli.session import Session
 from killswitch.config import Config
@@ -200,6 +200,7 @@ def touch_for_change(
     effect: str = "the key ring is unchanged",
 ) -> Authority:
     """Take the touch of one of `ring` on a change; a key that may have been copied is refused."""
+    demand_admitted(config, ring, effect=effect)
     bundle = Bundle.load(config.bundle_file)
     authority = take_touch(session, config, order, ring, bundle=bundle, yes=yes)
     refuse_regressed(authority.proof, effect=effect)

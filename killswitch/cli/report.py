@@ -83,6 +83,7 @@ def resolve(
     """
     from killswitch.authority.ring import KeyRing
     from killswitch.cli.authorise import refuse_regressed, remember_counter, take_touch
+    from killswitch.cli.record import demand_admitted
     from killswitch.config import load_config
     from killswitch.document import proof_document
     from killswitch.journal.history import RESOLVED, History
@@ -111,6 +112,7 @@ def resolve(
         incident=halt,
     )
     ring = KeyRing.load(config.key_file)
+    demand_admitted(config, ring, effect="the halt is not resolved")
     proof = take_touch(session, config, order, _releasers(config, ring, past[halt]), yes=yes).proof
     refuse_regressed(proof, effect="the halt is not resolved")
     log.append(

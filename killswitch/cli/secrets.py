@@ -120,7 +120,7 @@ def reseal(session: Session, *, yes: Yes = False) -> None:
     """Open all with one touch, and seal it anew to exactly the keys that are enrolled now."""
     from killswitch.authority.bundle import update
     from killswitch.cli.authorise import refuse_regressed, remember_counter, take_touch
-    from killswitch.cli.record import head_of, record
+    from killswitch.cli.record import demand_admitted, head_of, record
     from killswitch.cli.sealed import recipients_of
     from killswitch.document import proof_document
     from killswitch.journal.history import SECRETS_RESEALED
@@ -131,6 +131,7 @@ def reseal(session: Session, *, yes: Yes = False) -> None:
     before = _bundle(config)
     if not before.entries:
         raise UsageError("there are no sealed secrets", effect=_UNCHANGED, hint=_SET)
+    demand_admitted(config, ring, effect=_UNCHANGED)
     labels = ", ".join(f'"{key.label}"' for key in ring.keys)
     order = make_order(
         mode=Mode.KEYS,
@@ -185,6 +186,7 @@ _SET: Final = "killswitch secrets set NAME"
 
 def _seal(session: Session, name: str, command: str, *, new: bool | None) -> None:
     from killswitch.authority.bundle import update
+    from killswitch.cli.record import demand_admitted
     from killswitch.cli.sealed import recipients_of
     from killswitch.cli.secret_value import read_value
     from killswitch.journal.history import SECRETS_SET
@@ -197,7 +199,7 @@ def _seal(session: Session, name: str, command: str, *, new: bool | None) -> Non
             effect=_UNCHANGED,
             hint="use 1 to 40 of a-z, 0-9 and hyphens, a letter or digit first",
         )
-    _refuse_rogue_ring(session, config, ring)
+    demand_admitted(config, ring, effect=_UNCHANGED)
     there = name in _bundle(config).names
     if new is False and not there:
         raise UsageError(f"there is no sealed:{name}", effect=_UNCHANGED, hint=_SET)
@@ -247,20 +249,6 @@ def _sources_of(config: "Config") -> list[str]:
     from killswitch.wiring import units
 
     return [it for unit in units(config, Sources(config.resolve, {})) for it in unit.sources]
-
-
-def _refuse_rogue_ring(session: Session, config: "Config", ring: "KeyRing") -> None:
-    """Seal to nobody whom the journal does not know: a ring is a file that others may write to."""
-    from killswitch.authority.changes import ring_trouble
-    from killswitch.cli.journal import read_events
-    from killswitch.journal.check import check
-
-    del session
-    trouble = ring_trouble(ring.keys, check(read_events(config.journal_file), ring.keys).keys)
-    if trouble:
-        raise ConfigError(
-            trouble, effect=_UNCHANGED, hint="restore keys.json, or ask who wrote to it"
-        )
 
 
 def _record(session: Session, config: "Config", kind: str, name: str, bundle: "Bundle") -> None:

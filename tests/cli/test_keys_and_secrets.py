@@ -448,3 +448,42 @@ def test_a_key_that_may_only_release_does_not_halt(tmp_path: Path) -> None:
         ran = killswitch(words, tmp_path)
         assert ran.code == 3
         assert world.live()
+
+
+@pytest.mark.parametrize("words", [["resolve", "HALT", "--note", "x"], ["secrets", "reseal"]])
+def test_a_key_that_only_stands_in_the_ring_releases_nothing_and_opens_nothing(
+    tmp_path: Path, words: list[str]
+) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        config = config_of(world)
+        halt = halted(world, tmp_path)
+        with running_world(tmp_path / "other") as other:
+            rogue = json.loads((other.folder / "keys.json").read_text())["keys"][0]
+            shutil.copy(other.folder / "software-key.json", world.folder / "software-key.json")
+        keys = world.folder / "keys.json"
+        ring = json.loads(keys.read_text())
+        ring["keys"].append({**rogue, "label": "rogue"})
+        keys.write_text(json.dumps(ring))
+        line = [halt if word == "HALT" else word for word in words]
+        ran = killswitch([*line, "--yes", *config], tmp_path)
+        assert ran.code == 4, ran.out + ran.err
+        assert "the journal admitted no such key" in ran.err
+        added = enrol_spare(world, tmp_path)
+        assert added.code == 4
+
+
+def test_a_removal_that_was_cut_off_before_the_ring_was_written_is_done_again(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path) as world:
+        config = config_of(world)
+        assert enrol_spare(world, tmp_path).code == 0
+        before = (world.folder / "keys.json").read_bytes()
+        remove = ["keys", "remove", "black", "--yes", *config]
+        assert killswitch(remove, tmp_path).code == 0
+        (world.folder / "keys.json").write_bytes(before)  # as if it had died after the event
+        assert killswitch(["secrets", "set", "x", *config], tmp_path, stdin="value-72").code == 4
+        again = killswitch(remove, tmp_path)
+        assert again.code == 0, again.err
+        assert killswitch(["journal", "verify", *config], tmp_path).code == 0
+        assert killswitch(["secrets", "set", "x", *config], tmp_path, stdin="value-72").code == 0
