@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import rfc8785
 
-from killswitch.authority.ring import EnrolledKey
+from killswitch.authority.ring import EnrolledKey, KeyRing
 
 
 def enrolment_scope(key: EnrolledKey) -> tuple[str, ...]:
@@ -35,6 +36,18 @@ def fingerprint(key: EnrolledKey) -> str:
     fields = msgspec.to_builtins(key)
     del fields["counter"]
     return hashlib.sha256(rfc8785.dumps(fields)).hexdigest()
+
+
+def admitted(ring: KeyRing, journal: Sequence[EnrolledKey]) -> KeyRing:
+    """Return `ring` without the keys that the journal did not admit, or that it removed.
+
+    Only credentials are compared: an altered name is for `ring_trouble` to tell, and no reason not
+    to halt. A journal that tells of no key has nothing to say.
+    """
+    if not journal:
+        return ring
+    known = {key.credential for key in journal}
+    return replace(ring, keys=tuple(key for key in ring.keys if key.credential in known))
 
 
 def ring_trouble(ring: Sequence[EnrolledKey], journal: Sequence[EnrolledKey]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from killswitch.answer import answer_lines, headline, mode_word, touched_by
 from killswitch.authority.ring import KeyRing
 from killswitch.cli.authorise import remember_counter, take_touch
+from killswitch.cli.memory import recall
 from killswitch.cli.sealed import find_sealed
 from killswitch.cli.session import Session
 from killswitch.cli.terminal import Progress, Terminal
@@ -17,11 +18,9 @@ from killswitch.converge import Limits
 from killswitch.errors import UnreachableError, VendorError
 from killswitch.exit_codes import ExitCode, exit_code
 from killswitch.halt import Assignment, carry_out
-from killswitch.journal.check import check
 from killswitch.journal.fallback import FallbackLog
 from killswitch.journal.history import History
 from killswitch.journal.store import GENESIS, Head, Journal, NewEvent
-from killswitch.journal.verify import Finding
 from killswitch.model import HaltReport, Mode, Order, Proof, Step
 from killswitch.orders import make_order
 from killswitch.runner import Runner
@@ -29,13 +28,10 @@ from killswitch.sources import Sources
 from killswitch.steps.journal import AppendEvent
 from killswitch.steps.telegram import Message
 from killswitch.verdict import Intent
-from killswitch.waiting import within
 from killswitch.wiring import Unit, units
 
 SETTLE_S = 2.0
 """How long a halt waits, after the touch, for secrets that are still being read."""
-JOURNAL_S = 2.0
-"""How long it waits for the journal before the touch: a dead disk is no reason not to halt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +75,12 @@ class Run:
         sources = Sources(self._config.resolve, self._session.environment)
         parts = units(self._config, sources, self._ended)
         self._show_plan(parts)
-        self._ring = ring = KeyRing.load(self._config.key_file)
+        self._ring = KeyRing.load(self._config.key_file)
         for unit in parts:
             sources.start(unit.sources)
         self._warm(parts)
         self._progress = self._terminal.progress(self._word)
-        head = self._read_journal()
+        head = self._recall()
         self._doubt_the_sealed(parts)
         order = self._order(parts, head)
         with ExitStack() as stack:
@@ -92,7 +88,7 @@ class Run:
                 self._session,
                 self._config,
                 order,
-                ring,
+                self._ring,
                 bundle=self._sealed.bundle,
                 timeout_s=self._wish.touch_timeout_s,
                 yes=self._wish.yes,
@@ -137,22 +133,15 @@ class Run:
     def _ended(self, step: str, system: str) -> frozenset[str]:
         return self._past.ended(self._session.now()).get((step, system), frozenset())
 
-    def _read_journal(self) -> Head:
-        try:
-            events = within(JOURNAL_S, "the journal", self._journal.events)
-        except UnreachableError as error:
-            # Fail forward: a broken journal is flagged, never a reason not to halt.
-            self._terminal.ask(self._word, f"?? the journal cannot be read: {error.problem}")
-            return Head(0, GENESIS.hex())
-        verdict = check(events, self._ring.keys).verdict
-        if verdict.finding is Finding.INTACT:
-            self._past = History(events)
-        else:
-            # What was changed is no memory: nothing in it counts as seen before.
-            problem = f"journal: event {verdict.bad_seq}: {verdict.problem}"
-            self._degraded = (problem,)
-            self._terminal.ask(self._word, f"?? {problem}")
-        return Head(verdict.size, verdict.head)
+    def _recall(self) -> Head:
+        """Read the journal; what is wrong with it is told, and flagged, and no reason to stop."""
+        memory = recall(self._journal, self._ring)
+        if memory.unread:
+            self._terminal.ask(self._word, f"?? the journal cannot be read: {memory.unread}")
+        for doubt in memory.doubts:
+            self._terminal.ask(self._word, f"?? {doubt}")
+        self._past, self._ring, self._degraded = memory.past, memory.ring, memory.doubts
+        return memory.head
 
     def _doubt_the_sealed(self, parts: Sequence[Unit]) -> None:
         """Tell what is wrong with the sealed secrets: a drill fails for it, a halt goes on."""

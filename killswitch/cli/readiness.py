@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from killswitch.answer import summary
-from killswitch.authority.changes import ring_trouble
+from killswitch.authority.changes import admitted, ring_trouble
 from killswitch.authority.ring import KeyRing
 from killswitch.cli.looking import Look
 from killswitch.cli.sealed import Sealed, find_sealed
@@ -61,9 +61,11 @@ def show(session: Session, *, touch: bool = False, yes: bool = False) -> ExitCod
     look = Look(session, config, past, sealed, touched=touch)
     rows = [_keys(config, checked), _drill(session, config, past)]
     rows.append(_journal(config, checked, trouble))
-    rows += _secrets(config, ring, sealed, look.sources, past)
+    rows += _secrets(config, ring, sealed, look.sources, past, good_ring=rows[0].good)
     if touch:
-        look.unseal(ring, Head(checked.verdict.size, checked.verdict.head), yes=yes)
+        look.unseal(
+            admitted(ring, checked.keys), Head(checked.verdict.size, checked.verdict.head), yes=yes
+        )
     report = look.report()
     rows += [_system(result) for result in report.results]
     rows += [_unseen(unit) for unit in look.unseen]
@@ -112,7 +114,13 @@ def _ring(config: Config) -> KeyRing:
 
 
 def _secrets(
-    config: Config, ring: KeyRing, sealed: Sealed, sources: Sequence[str], past: History
+    config: Config,
+    ring: KeyRing,
+    sealed: Sealed,
+    sources: Sequence[str],
+    past: History,
+    *,
+    good_ring: bool,
 ) -> list[Row]:
     """Say which secrets are sealed, which are not, and what is wrong with the sealed ones."""
     names = sealed_names(sources)
@@ -123,7 +131,8 @@ def _secrets(
         text += f": {shown}{f' and {len(bare) - 2} more' if len(bare) > 2 else ''}"  # noqa: PLR2004 (two fit a line)
     rows = [Row("secrets", text)] if sources else []
     doubts = sealed.doubts(sources, config, ring, past)
-    return rows + [Row("secrets", doubt, _mend_secrets(doubt)) for doubt in doubts]
+    first = "" if good_ring else "the keys come first: see there"
+    return rows + [Row("secrets", doubt, first or _mend_secrets(doubt)) for doubt in doubts]
 
 
 def _mend_secrets(doubt: str) -> str:

@@ -31,6 +31,10 @@ _MODES: Final = {
 }
 """The events that are nothing without a touch, and the mode that it must have been for."""
 
+_NEVER_BLIND: Final = {Mode.KEYS, Mode.RELEASE}
+"""What is not ordered when the journal cannot be read; a halt is, and then signs an empty one."""
+_FIRST: Final = 1  # how many heads there are before the first event
+
 
 class _StoredProof(msgspec.Struct):
     credential_id: str
@@ -58,7 +62,8 @@ class _SignedOrder(msgspec.Struct):
 class TouchBook:
     """The enrolled keys as the journal tells of them, event by event.
 
-    The first real key is taken at its word, every later one needs the touch of one before it.
+    The first key is taken at its word, every later one needs the touch of one before it. A
+    journal is a sandbox's or it is real: a software key has no place in a real one.
 
     Args:
         known: keys that were enrolled elsewhere, with another laptop or an older journal. They
@@ -68,6 +73,9 @@ class TouchBook:
     def __init__(self, known: Sequence[EnrolledKey] = ()) -> None:
         self._elsewhere = {key.credential_id: key for key in known}
         self._keys: dict[bytes, EnrolledKey] = {}
+        self._sandbox: bool | None = None
+        self._began = False
+        self._orders: set[str] = set()
         self._heads = [GENESIS.hex()]
         self.count = 0
         """How many touches were checked and found good."""
@@ -98,6 +106,7 @@ class TouchBook:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return "its touch cannot be read"
         problem = problem or self._misplaced(body, order)
+        self._orders.add(body.id)
         self.count += not problem
         return problem
 
@@ -107,15 +116,15 @@ class TouchBook:
             return "an enrolment without a key"
         if order.scope != enrolment_scope(key):
             return "its touch was for another key"
-        problem = _unfit(raw, _proof(data.get("proof")), key)
-        if not problem and data.get("admitted_by") is None:
-            if not key.sandbox and any(not one.sandbox for one in self._keys.values()):
-                return "a key that no key enrolled before it has admitted"
-            if not key.sandbox:
-                self._elsewhere.clear()
+        problem = self._mixed(key) or _unfit(raw, _proof(data.get("proof")), key)
+        if not problem and data.get("admitted_by") is not None:
+            problem = self._signed(raw, order, _proof(data["admitted_by"]))
+        elif not problem and self._began and not key.sandbox:
+            problem = "a key that no key enrolled before it has admitted"
         elif not problem:
-            problem = self._signed(raw, order, _proof(data["admitted_by"]), sandbox=key.sandbox)
+            self._elsewhere.clear()  # a first key, or a new sandbox's: all trust begins with it
         if not problem:
+            self._began = True
             self._keys[key.credential_id] = key
         return problem
 
@@ -129,16 +138,21 @@ class TouchBook:
         self._elsewhere.pop(key.credential_id, None)
         return ""
 
-    def _signed(
-        self, raw: bytes, order: "_SignedOrder", proof: Proof, *, sandbox: bool | None = None
-    ) -> str:
+    def _signed(self, raw: bytes, order: "_SignedOrder", proof: Proof) -> str:
         """Return what is wrong with a touch of an enrolled key on this order, or nothing."""
         key = self._keys.get(proof.credential_id) or self._elsewhere.get(proof.credential_id)
-        if key is None or (sandbox is not None and key.sandbox is not sandbox):
+        if key is None:
             return "its touch is by a key that was not enrolled then"
         if not key.may(order.mode.value):
             return f'its touch is by key "{key.label}", whose role does not allow it'
-        return _unfit(raw, proof, key)
+        return self._mixed(key) or _unfit(raw, proof, key)
+
+    def _mixed(self, key: EnrolledKey) -> str:
+        if self._sandbox is None:
+            self._sandbox = key.sandbox
+        if self._sandbox is not key.sandbox:
+            return "a software key and real ones in one journal"
+        return ""
 
     def _misplaced(self, body: Body, order: _SignedOrder) -> str:
         """Return why a good touch does not belong to this event of this journal, or nothing."""
@@ -146,12 +160,22 @@ class TouchBook:
             return f"its touch was for a {order.mode} order"
         if body.id != f"{order.id}.{body.type.rpartition('.')[2]}":
             return f"its touch was for order {order.id}"
+        if body.id in self._orders:
+            return "its touch was used before"
         if body.type == RESOLVED and (body.data.get("halt"), body.data.get("note")) != (
             order.incident,
             order.reason,
         ):
             return "its touch was for another halt or note"
-        # What was signed includes the journal as it was: whoever rewrote it cannot sign again.
+        return self._elsewhen(order)
+
+    def _elsewhen(self, order: _SignedOrder) -> str:
+        """Return why a touch was not made on this journal as it was, or nothing.
+
+        What was signed includes the journal's head: whoever rewrote it cannot sign again.
+        """
+        if order.mode in _NEVER_BLIND and order.journal_size == 0 and len(self._heads) > _FIRST:
+            return "its touch was made on an empty journal"
         if self._heads[order.journal_size : order.journal_size + 1] != [order.journal_head]:
             return f"its touch was made on another journal, with {order.journal_size} events"
         return ""

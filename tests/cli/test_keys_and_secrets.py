@@ -487,3 +487,36 @@ def test_a_removal_that_was_cut_off_before_the_ring_was_written_is_done_again(
         assert again.code == 0, again.err
         assert killswitch(["journal", "verify", *config], tmp_path).code == 0
         assert killswitch(["secrets", "set", "x", *config], tmp_path, stdin="value-72").code == 0
+
+
+@pytest.mark.parametrize("mode", ["--revoke", "drill"])
+def test_a_removed_key_does_not_act_again_with_an_old_ring(tmp_path: Path, mode: str) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        config = config_of(world)
+        assert enrol_spare(world, tmp_path).code == 0
+        ring, bundle = world.folder / "keys.json", world.folder / "secrets.json"
+        old = ring.read_bytes(), bundle.read_bytes()
+        assert killswitch(["keys", "remove", "black", "--yes", *config], tmp_path).code == 0
+        ring.write_bytes(old[0])
+        bundle.write_bytes(old[1])
+        unplug(world, "software-key.json")
+        (world.folder / "software-key.json").symlink_to(world.folder / "spare-key.json")
+        ran = killswitch([mode, "--yes", "--touch-timeout", "1", *config], tmp_path)
+        assert ran.code == 3, ran.out
+        assert "the journal admitted no such key" in ran.err
+        assert world.live()
+        assert killswitch(["journal", "verify", *config], tmp_path).code == 0
+        status = killswitch(["status", *config], tmp_path)
+        assert "mend: killswitch secrets reseal" not in status.out
+
+
+def test_a_role_or_an_operator_changed_in_the_file_releases_nothing(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        alter(world, "require_pin = []", "require_pin = []\nrelease_by_another = true")
+        halt = halted(world, tmp_path)
+        keys = world.folder / "keys.json"
+        keys.write_text(keys.read_text().replace('"operator": "you"', '"operator": "somebody"'))
+        words = ["resolve", halt, "--note", "mended", "--yes", *config_of(world)]
+        ran = killswitch(words, tmp_path)
+        assert ran.code == 4, ran.out
+        assert "is not as the journal says that it was enrolled" in ran.err

@@ -1,8 +1,10 @@
 """The touches in a journal: each must be a real one, for that order, on that very journal."""
 
 import os
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +15,10 @@ import pytest
 from killswitch.authority.changes import enrolment_scope, removal_scope, ring_trouble
 from killswitch.authority.enrolment import enroll
 from killswitch.authority.proof import verify as verify_touch
-from killswitch.authority.ring import EnrolledKey, KeyRing
+from killswitch.authority.ring import SANDBOX_RP_ID, EnrolledKey, KeyRing
 from killswitch.authority.sealing import Identity
 from killswitch.authority.touch import ask_for_touch
+from killswitch.cli.memory import recall
 from killswitch.document import enrolment_document, proof_document
 from killswitch.journal.check import check
 from killswitch.journal.store import GENESIS, Event, Head, Journal, NewEvent, chained
@@ -37,10 +40,10 @@ class Desk:
         self.keys: dict[str, EnrolledKey] = {}
         self.enrolments: dict[str, tuple[Order, dict[str, object]]] = {}
 
-    def make_key(self, label: str, *, role: str = "both") -> EnrolledKey:
+    def make_key(self, label: str, *, role: str = "both", rp_id: str = RP_ID) -> EnrolledKey:
         """Make a key, with its own touch on the order that enrols it; nothing is written yet."""
         soft = self.soft[label] = SoftKey(
-            touch=lambda _: True, rp_ids={RP_ID}, aaguid=os.urandom(16)
+            touch=lambda _: True, rp_ids={rp_id}, aaguid=os.urandom(16)
         )
         orders: list[Order] = []
 
@@ -54,7 +57,7 @@ class Desk:
             ring=KeyRing(),
             label=label,
             operator="anna",
-            rp_id=RP_ID,
+            rp_id=rp_id,
             now=NOW,
             cancel=threading.Event(),
             on_touch=lambda _number, _of: None,
@@ -62,7 +65,9 @@ class Desk:
             role=role,
         )
         self.keys[label] = enrolment.key
-        proof = verify_touch(orders[-1], enrolment.assertion, [enrolment.key])
+        proof = verify_touch(
+            orders[-1], enrolment.assertion, [enrolment.key], sandbox=rp_id == SANDBOX_RP_ID
+        )
         self.enrolments[label] = (
             orders[-1],
             enrolment_document(enrolment, orders[-1], proof, None),
@@ -483,3 +488,81 @@ def test_a_touch_that_speaks_of_events_that_are_not_there_is_found(desk: Desk, s
     order = desk.order(head=Head(size, head.hash))
     desk.record(order, desk.touch(order))
     assert_found(desk, f"its touch was made on another journal, with {size} events")
+
+
+# What whoever can write to the file, but has no enrolled key, cannot do.
+
+
+def append_again(desk: Desk, event: Event) -> None:
+    """Append an old event's bytes once more, past killswitch, as anybody with the file can."""
+    head = desk.journal.events()[-1]
+    with closing(sqlite3.connect(desk.journal.path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO events (seq, prev, body, hash) VALUES (?, ?, ?, ?)",
+            (head.seq + 1, head.hash, event.raw, chained(head.hash, event.raw)),
+        )
+
+
+def test_the_old_enrolment_of_a_removed_key_does_not_enrol_it_again(desk: Desk) -> None:
+    desk.enrol("black", by="blue")
+    enrolment = desk.journal.events()[-1]
+    desk.remove("black", by="blue")
+    append_again(desk, enrolment)
+    assert_found(desk, "its touch was used before")
+
+
+@pytest.mark.parametrize("mode", [Mode.LIVE, Mode.DRILL])
+def test_an_order_that_is_repeated_word_for_word_is_found(desk: Desk, mode: Mode) -> None:
+    order = desk.order(mode)
+    type_ = "halt.ordered" if mode is Mode.LIVE else "drill.ordered"
+    desk.record(order, desk.touch(order), type_)
+    append_again(desk, desk.journal.events()[-1])
+    assert_found(desk, "its touch was used before")
+
+
+@pytest.mark.parametrize("mode", [Mode.KEYS, Mode.RELEASE])
+def test_what_gives_rights_away_was_never_signed_on_an_empty_journal(
+    desk: Desk, mode: Mode
+) -> None:
+    order = replace(desk.order(mode), journal_size=0, journal_head=GENESIS.hex(), incident="h1")
+    kind = "secrets.resealed" if mode is Mode.KEYS else "halt.resolved"
+    data: dict[str, object] = {
+        "order": order.to_bytes().decode(),
+        "proof": desk.touch(order),
+        "halt": "h1",
+        "note": order.reason,
+    }
+    desk.write(f"{order.id}.{kind.rpartition('.')[2]}", kind, data)
+    assert_found(desk, "its touch was made on an empty journal")
+
+
+def test_a_software_key_has_no_place_in_a_real_journal(desk: Desk) -> None:
+    desk.make_key("soft", rp_id=SANDBOX_RP_ID)
+    order, data = desk.enrolments["soft"]
+    desk.write(f"{order.id}.enrolled", "key.enrolled", data)
+    assert_found(desk, "a software key and real ones in one journal")
+
+
+def test_after_the_last_key_was_removed_none_is_taken_at_its_word(desk: Desk) -> None:
+    desk.remove("blue")
+    desk.enrol("mallory")
+    assert_found(desk, "a key that no key enrolled before it has admitted")
+
+
+def test_a_halt_asks_no_key_that_was_removed_or_never_admitted(desk: Desk) -> None:
+    desk.enrol("black", by="blue")
+    desk.remove("black", by="blue")
+    rogue = desk.make_key("rogue")
+    ring = KeyRing((desk.keys["blue"], desk.keys["black"], rogue))
+    memory = recall(desk.journal, ring)
+    assert [key.label for key in memory.ring.keys] == ["blue"]
+    assert memory.doubts == (
+        'key ring: "black" stands in the key ring, but the journal admitted no such key',
+    )
+
+
+def test_an_altered_name_is_told_and_does_not_keep_the_key_from_halting(desk: Desk) -> None:
+    ring = KeyRing((replace(desk.keys["blue"], operator="mallory"),))
+    memory = recall(desk.journal, ring)
+    assert memory.ring == ring
+    assert "is not as the journal says that it was enrolled" in memory.doubts[0]

@@ -1,0 +1,48 @@
+"""What the journal remembers, as a halt or drill takes it in before the touch."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from killswitch.authority.changes import admitted, ring_trouble
+from killswitch.authority.ring import KeyRing
+from killswitch.errors import UnreachableError
+from killswitch.journal.check import check
+from killswitch.journal.history import History
+from killswitch.journal.store import GENESIS, Head, Journal
+from killswitch.journal.verify import Finding
+from killswitch.waiting import within
+
+JOURNAL_S: Final = 2.0
+"""How long a halt waits for the journal before the touch: a dead disk is no reason not to halt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The journal's head and past; `ring` has only the keys that the journal admitted.
+
+    `doubts` are differences that degrade the evidence. `unread` says why nothing could be read.
+    """
+
+    head: Head
+    past: History
+    ring: KeyRing
+    doubts: tuple[str, ...] = ()
+    unread: str = ""
+
+
+def recall(journal: Journal, ring: KeyRing) -> Memory:
+    """Read and check the journal; never raises: whatever is wrong with it, a halt goes on."""
+    try:
+        events = within(JOURNAL_S, "the journal", journal.events)
+    except UnreachableError as error:
+        return Memory(Head(0, GENESIS.hex()), History(()), ring, unread=error.problem)
+    checked = check(events, ring.keys)
+    verdict = checked.verdict
+    head = Head(verdict.size, verdict.head)
+    if verdict.finding is not Finding.INTACT:
+        # What was changed is no memory: nothing in it counts as seen before, or as admitted.
+        problem = f"journal: event {verdict.bad_seq}: {verdict.problem}"
+        return Memory(head, History(()), ring, doubts=(problem,))
+    trouble = ring_trouble(ring.keys, checked.keys)
+    doubts = (f"key ring: {trouble}",) if trouble else ()
+    return Memory(head, History(events), admitted(ring, checked.keys), doubts)
