@@ -21,11 +21,15 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KubernetesSection(Section, frozen=True, kw_only=True):
-    """`[[kubernetes]]`: one cluster, and the namespaces that hold nothing but the trader."""
+    """`[[kubernetes]]`: one cluster, and the namespaces that hold nothing but the trader.
+
+    `token` is where the credential comes from when the kubeconfig holds none.
+    """
 
     name: str
     kubeconfig: str
     context: str
+    token: str = ""
     namespaces: tuple[str, ...]
     grace_s: int = 1
 

@@ -120,7 +120,7 @@ def _loading_first(unit: Unit) -> Unit:
 def _whole(config: Config, section: SystemSection, sources: Sources, ended: Ended) -> Unit:
     match section:
         case KubernetesSection():
-            return _kubernetes(config, section)
+            return _kubernetes(config, section, sources)
         case BybitSection():
             return _bybit(config, section, sources, ended)
         case KakuninSection():
@@ -153,7 +153,7 @@ def _broken(system: System, problem: str) -> Unit:
     )
 
 
-def _kubernetes(config: Config, section: KubernetesSection) -> Unit:
+def _kubernetes(config: Config, section: KubernetesSection, sources: Sources) -> Unit:
     from killswitch.clients.kubernetes import KubernetesClient
     from killswitch.steps.kubernetes import StopTrading
 
@@ -170,11 +170,13 @@ def _kubernetes(config: Config, section: KubernetesSection) -> Unit:
     step = StopTrading(client, section.name, section.namespaces)
 
     def build(may_write: bool, _message: Message) -> Step:
-        client.login(may_write=may_write)
+        token = sources.get(section.token) if section.token else None
+        client.login(may_write=may_write, token=token)
         return step
 
     scope = f"namespace {', '.join(section.namespaces)}"
-    return Unit("kubernetes", section.name, "stop", scope, (), False, client.warm, build)
+    needed = (section.token,) if section.token else ()
+    return Unit("kubernetes", section.name, "stop", scope, needed, False, client.warm, build)
 
 
 def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended) -> Unit:

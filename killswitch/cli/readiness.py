@@ -170,7 +170,8 @@ def _journal(config: Config, checked: Checked, trouble: str) -> Row:
         return Row("journal", text, "killswitch journal verify, then ask who wrote to it")
     waiting = len(FallbackLog(config.fallback_file).waiting())
     if waiting:
-        return Row("journal", f"{waiting} events in the fallback file", "killswitch journal repair")
+        text = f"{waiting} event{'s' if waiting != 1 else ''} in the fallback file"
+        return Row("journal", text, "killswitch journal repair")
     return Row("journal", f"{verdict.size} events, intact, {checked.touches} touches verified")
 
 

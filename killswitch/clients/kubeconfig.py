@@ -125,6 +125,15 @@ def load(path: Path, context: str, *, only_loopback: bool = False) -> Access:
     )
 
 
+def bearer(token: str) -> Secret:
+    """Return the header's value for a token that does not stand in the kubeconfig.
+
+    Raises RefusedError for what cannot be one.
+    """
+    _check_token(token)
+    return Secret(f"Bearer {token}")
+
+
 def _parse(raw: bytes, path: Path) -> _File:
     try:
         return msgspec.yaml.decode(raw, type=_File, strict=False)
@@ -166,10 +175,15 @@ def _token(user: _User, folder: Path) -> str:
     token = user.token or ""
     if user.token_file:
         token = _read(folder / user.token_file, "tokenFile").decode(errors="replace").strip()
-    # A stray line break would end up in the text of the HTTP library's own error.
-    if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise RefusedError("the token in the kubeconfig holds characters that no token has")
+    if token:
+        _check_token(token)
     return token
+
+
+def _check_token(token: str) -> None:
+    # A stray line break would end up in the text of the HTTP library's own error.
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise RefusedError("the cluster's token holds characters that no token has")
 
 
 def _authorization(user: _User, token: str) -> Secret | None:

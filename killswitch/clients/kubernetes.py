@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock as Mutex
 from typing import Final
 
-from killswitch.clients.kubeconfig import Access, load
+from killswitch.clients.kubeconfig import Access, bearer, load
 from killswitch.clients.kubernetes_http import Answer, Line, expect_ok, parse
 from killswitch.clients.kubernetes_shapes import (
     Item,
@@ -26,6 +26,7 @@ from killswitch.clients.kubernetes_shapes import (
 )
 from killswitch.errors import GarbledError, RefusedError, UnreachableError
 from killswitch.model import Receipt
+from killswitch.secret import Secret
 from killswitch.steps.kubernetes_port import LOCK, Lock, Pod, Workload
 
 KUBELET_FLOOR_S: Final = 2
@@ -41,7 +42,7 @@ _LISTS: Final = {"deployments": "DeploymentList", "statefulsets": "StatefulSetLi
 
 
 class KubernetesClient:
-    """One context of a kubeconfig, which carries the credential.
+    """One context of a kubeconfig, which carries the credential unless `login` is given a token.
 
     Args:
         kubeconfig: path of the file.
@@ -86,9 +87,14 @@ class KubernetesClient:
             fact += f", token until {access.expires_at:%Y-%m-%d %H:%M} UTC"
         return fact
 
-    def login(self, *, may_write: bool) -> None:
-        """Allow calls with the kubeconfig's credential; real changes only with `may_write`."""
-        self._connect()
+    def login(self, *, may_write: bool, token: Secret | None = None) -> None:
+        """Allow calls with `token`, else with the kubeconfig's own credential.
+
+        Real changes only with `may_write`.
+        """
+        line, _ = self._connect()
+        if token is not None:
+            line.use(bearer(token.reveal()))
         self._may_write = may_write
 
     @property

@@ -7,7 +7,7 @@ is not to their taste; by default it has no time-outs, retries reads and honours
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -17,7 +17,7 @@ import msgspec
 
 from killswitch.clients.kubeconfig import Access
 from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
-from killswitch.secret import redact
+from killswitch.secret import Secret, redact
 
 if TYPE_CHECKING:
     from kubernetes.client.api_client import ApiClient
@@ -55,6 +55,10 @@ class Line:
         self._api = _api_client(access)
         self._no_line = ""
         self._no_line_until = 0.0
+
+    def use(self, authorization: Secret) -> None:
+        """Show this credential from now on, in place of the kubeconfig's."""
+        self._access = replace(self._access, authorization=authorization)
 
     def send(
         self,

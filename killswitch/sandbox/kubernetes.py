@@ -101,9 +101,9 @@ class KubernetesServer(VendorServer):
             quota_lag_s=quota_lag_s,
         )
 
-    def kubeconfig(self) -> str:
+    def kubeconfig(self, *, with_token: bool = True) -> str:
         """Return the text of a kubeconfig with the context "sandbox"."""
-        return wire.kubeconfig(self.url, self.token)
+        return wire.kubeconfig(self.url, self.token if with_token else "")
 
     def live(self) -> list[str]:
         """Name the pods that exist, and what would make new ones."""

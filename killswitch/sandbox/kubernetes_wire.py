@@ -137,14 +137,14 @@ def _count(space: Namespace, workload: Workload) -> int:
 
 
 def kubeconfig(url: str, token: str) -> str:
-    """Return a kubeconfig with the context "sandbox"; JSON, which is YAML, too."""
+    """Return a kubeconfig with the context "sandbox"; JSON, which is YAML; `token` may be ""."""
     names = {"cluster": "sandbox", "user": "killswitch"}
     file = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "sandbox",
         "clusters": [{"name": names["cluster"], "cluster": {"server": url}}],
-        "users": [{"name": names["user"], "user": {"token": token}}],
+        "users": [{"name": names["user"], "user": {"token": token} if token else {}}],
         "contexts": [{"name": "sandbox", "context": names}],
     }
     return json.dumps(file, indent=2) + "\n"

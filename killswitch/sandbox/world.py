@@ -65,7 +65,7 @@ patience_s = {patience_s}
 name = "k3s-sandbox"
 kubeconfig = "kubeconfig.yaml"
 context = "sandbox"
-namespaces = ["trading"]
+{token}namespaces = ["trading"]
 
 [[bybit]]
 name = "main-desk"
@@ -173,7 +173,8 @@ class World:
     def set_up(self, journal: Path, now: datetime) -> None:
         """Write the secrets and the configuration, and enrol a new software key."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(self.folder / "kubeconfig.yaml", self.kubernetes.kubeconfig().encode())
+        kubeconfig = self.kubernetes.kubeconfig(with_token=not self._sealed)
+        write_private(self.folder / "kubeconfig.yaml", kubeconfig.encode())
         for name, value in self._credentials().items() if not self._sealed else ():
             write_private(self.folder / name, value.encode())
         write_private(self.config_file, self._config(journal).encode())
@@ -228,7 +229,8 @@ class World:
     def _seal(self, ring: KeyRing, journal: Journal, now: datetime) -> None:
         """Seal every credential to the software key; no file holds one in clear then."""
         bundle = Bundle()
-        for name, value in self._credentials().items():
+        secrets = {"kubernetes-token": self.kubernetes.token, **self._credentials()}
+        for name, value in secrets.items():
             bundle = bundle.with_secret(name, Secret(value), ring.recipients(), now)
         bundle.save(self.folder / "secrets.json")
         journal.append(
@@ -268,6 +270,7 @@ class World:
         )
         return _CONFIG.format(
             source=source,
+            token='token = "sealed:kubernetes-token"\n' if self._sealed else "",
             rp_id=json.dumps(SANDBOX_RP_ID),
             journal=json.dumps(str(journal)),
             fallback=json.dumps(str(journal.with_name("sandbox-fallback.jsonl"))),

@@ -28,6 +28,7 @@ from killswitch.errors import GarbledError, RefusedError, UnreachableError, Vend
 from killswitch.model import Receipt
 from killswitch.sandbox.kubernetes import KubernetesServer
 from killswitch.sandbox.kubernetes_controllers import Workload
+from killswitch.secret import Secret
 from killswitch.steps.kubernetes import StopTrading
 from killswitch.steps.kubernetes_port import Lock
 
@@ -738,3 +739,23 @@ def test_a_quota_that_does_not_hold_does_not_keep_the_pods_alive(
     server.traps.add(trap)
     halt(StopTrading(connect(server.kubeconfig()), "sandbox", ("trading",)), 1.5)
     assert server.live() == []
+
+
+def test_a_token_from_elsewhere_takes_the_place_of_the_kubeconfigs(
+    server: KubernetesServer, connect: Connect
+) -> None:
+    for own in ({}, {"token": "of-somebody-else"}):
+        client = connect(config(server.url, user=own), log_in=False)
+        assert client.warm()
+        client.login(may_write=False, token=Secret(TOKEN))
+        assert client.pods("trading")
+        assert TOKEN not in repr(client)
+
+
+def test_what_cannot_be_a_token_is_refused_before_it_is_sent(
+    server: KubernetesServer, connect: Connect
+) -> None:
+    client = connect(config(server.url, user={}), log_in=False)
+    with pytest.raises(RefusedError, match="holds characters that no token has") as caught:
+        client.login(may_write=False, token=Secret("two\nlines-of-text"))
+    assert "lines-of-text" not in str(caught.value)
