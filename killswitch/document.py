@@ -63,17 +63,25 @@ def proof_document(proof: Proof) -> dict[str, Any]:
 
 
 def enrolment_document(
-    enrolment: "Enrolment", order: Order, proof: Proof, admitted_by: Proof | None
+    enrolment: "Enrolment",
+    order: Order,
+    proof: Proof,
+    admitted_by: Proof | None,
+    admitted_by_recovery: bytes | None = None,
 ) -> dict[str, Any]:
     """Return what the journal keeps of an enrolment: the key, and the touches that admitted it.
 
     `proof` is the new key's own, `admitted_by` an enrolled key's, both on the same order.
+    `admitted_by_recovery` is the recovery phrase's signature over that order, in its place.
     """
     return {
         "key": msgspec.to_builtins(enrolment.key),
         "order": order.to_bytes().decode(),
         "proof": proof_document(proof),
         "admitted_by": proof_document(admitted_by) if admitted_by else None,
+        "admitted_by_recovery": (
+            websafe_encode(admitted_by_recovery) if admitted_by_recovery else None
+        ),
         "attestation_object": websafe_encode(enrolment.attestation_object),
         "attestation_client_data_json": websafe_encode(enrolment.attestation_client_data_json),
     }

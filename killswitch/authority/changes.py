@@ -1,13 +1,17 @@
-"""A change of who may halt, as the order that a touch signs."""
+"""A change of who may halt, as the order that a touch signs; and the ring, by the journal."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final, NamedTuple
 
 import msgspec
 import rfc8785
 
+from killswitch.authority.recovery import RecoveryRecord
 from killswitch.authority.ring import EnrolledKey, KeyRing
+
+_RESTORE: Final = "killswitch keys restore takes the ring from the journal; and ask who wrote to it"
 
 
 def enrolment_scope(key: EnrolledKey) -> tuple[str, ...]:
@@ -26,9 +30,39 @@ def removal_scope(key: EnrolledKey) -> tuple[str, ...]:
     )
 
 
+def adoption_scope(keys: Sequence[EnrolledKey], recovery: RecoveryRecord | None) -> tuple[str, ...]:
+    """Return the scope of the order that begins a journal with keys enrolled elsewhere."""
+    return (
+        *(f'adopt key "{key.label}" of {key.operator}, may {may(key)}' for key in keys),
+        *(f"key record sha256 {fingerprint(key)}" for key in keys),
+        *((f"recovery recipient x25519 {recovery.recipient.public_key}",) if recovery else ()),
+    )
+
+
+def recovery_scope(record: RecoveryRecord) -> tuple[str, ...]:
+    """Return the scope of the order that makes a recovery phrase the one that counts."""
+    return (
+        "set the recovery phrase: it opens the sealed secrets and admits keys",
+        f"recovery recipient x25519 {record.recipient.public_key}",
+        f"recovery verifying key ed25519 {record.verifying_key}",
+    )
+
+
+def reseal_scope(data: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the scope of the order to seal all anew; `data` has names and recipients (ids)."""
+    names, recipients = _words(data.get("names")), _words(data.get("recipients"))
+    digest = hashlib.sha256(rfc8785.dumps(sorted(recipients))).hexdigest()
+    return (f"seal {len(names)} secrets anew", f"recipients sha256 {digest}")
+
+
 def may(key: EnrolledKey) -> str:
     """Say what a key's role allows."""
     return "halt and release" if key.role == "both" else key.role
+
+
+def covers(role: str, other: str) -> bool:
+    """Whether a key of `role` may give away, or take away, what `other` allows."""
+    return role in {"both", other}
 
 
 def fingerprint(key: EnrolledKey) -> str:
@@ -36,6 +70,37 @@ def fingerprint(key: EnrolledKey) -> str:
     fields = msgspec.to_builtins(key)
     del fields["counter"]
     return hashlib.sha256(rfc8785.dumps(fields)).hexdigest()
+
+
+class Trouble(NamedTuple):
+    """What is wrong, and what to do about it."""
+
+    problem: str
+    mend: str
+
+
+def ring_trouble(
+    ring: KeyRing, journal: Iterable[EnrolledKey], recovery: RecoveryRecord | None
+) -> Trouble | None:
+    """Return how a ring differs from what the journal admitted, or None."""
+    told = {key.credential_id: fingerprint(key) for key in journal}
+    if ring.keys and not told:
+        return Trouble("the journal has admitted none of the keys", "killswitch keys adopt")
+    for key in ring.keys:
+        if key.credential_id not in told:
+            why = "stands in the key ring, but the journal admitted no such key"
+            return Trouble(f'"{key.label}" {why}', _RESTORE)
+        if told[key.credential_id] != fingerprint(key):
+            why = "is not as the journal says that it was enrolled"
+            return Trouble(f'"{key.label}" {why}', _RESTORE)
+    if (recovery.recipient if recovery else None) != ring.recovery:
+        why = (
+            "the key ring lacks the recovery phrase that the journal tells of"
+            if ring.recovery is None
+            else "the recovery phrase in the key ring is not the one that the journal knows"
+        )
+        return Trouble(why, _RESTORE)
+    return None
 
 
 def admitted(ring: KeyRing, journal: Sequence[EnrolledKey]) -> KeyRing:
@@ -50,17 +115,5 @@ def admitted(ring: KeyRing, journal: Sequence[EnrolledKey]) -> KeyRing:
     return replace(ring, keys=tuple(key for key in ring.keys if key.credential in known))
 
 
-def ring_trouble(ring: Sequence[EnrolledKey], journal: Sequence[EnrolledKey]) -> str:
-    """Return how a ring differs from the keys that the journal says are enrolled, or nothing.
-
-    A journal that tells of no key has nothing to say: the keys were enrolled elsewhere.
-    """
-    if not journal:
-        return ""
-    told = {key.credential_id: fingerprint(key) for key in journal}
-    for key in ring:
-        if key.credential_id not in told:
-            return f'"{key.label}" stands in the key ring, but the journal admitted no such key'
-        if told[key.credential_id] != fingerprint(key):
-            return f'"{key.label}" is not as the journal says that it was enrolled'
-    return ""
+def _words(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list | tuple) else []

@@ -1,5 +1,8 @@
 """The recovery phrase: one more recipient, whose identity lies on paper or steel.
 
+It opens the sealed secrets, and its signature admits a security key. There is nothing else that it
+is asked for: a halt and a release take a touch.
+
 60 characters in 15 groups of four, in Crockford's base32. 13 groups hold 4 bits of version and 256
 random bits. The last 2 are the check symbols of a Reed-Solomon code over GF(32), one code for each
 of the four places in a group: it detects any change of up to two groups, and one wrong group is
@@ -8,13 +11,20 @@ named. Nothing is ever corrected by itself.
 
 import re
 import secrets
+from dataclasses import dataclass
 from functools import reduce
 from operator import xor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from killswitch.authority.sealing import Identity, Recipient
 from killswitch.errors import UsageError
 from killswitch.secret import Secret
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+ADMISSION_DOMAIN: Final = b"killswitch/admission/v1\n"
+"""What stands before an order's bytes when a phrase signs that its key is admitted."""
 
 GROUPS: Final = 15
 GROUP_LENGTH: Final = 4
@@ -27,6 +37,7 @@ _VALUE: Final = {
     for form in (letter, letter.lower())
 }
 _INFO: Final = b"killswitch/recovery/v1\n"
+_SIGNING_INFO: Final = b"killswitch/recovery-signing/v1\n"
 _SECRET_BYTES: Final = 32
 _VERSION: Final = 1  # not 0, so that a phrase of zeros is none
 _DATA_GROUPS: Final = GROUPS - 2
@@ -49,19 +60,63 @@ class PhraseError(UsageError):
         )
 
 
-def new_recovery() -> tuple[Secret, Recipient]:
-    """Return a new phrase, to be shown once and kept nowhere, and the recipient it belongs to."""
+@dataclass(frozen=True, slots=True)
+class RecoveryRecord:
+    """What everybody may know of a phrase; two of the same phrase are equal.
+
+    `verifying_key` is Ed25519's 32 bytes as hex: it checks what the phrase signed.
+    """
+
+    recipient: Recipient
+    verifying_key: str
+
+
+class Recovery:
+    """What a phrase can do; it lives in memory only and shows nothing of itself."""
+
+    __slots__ = ("_signing", "identity", "record")
+
+    identity: Identity
+    record: RecoveryRecord
+    _signing: "Ed25519PrivateKey"
+
+    def __init__(self, material: bytes) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 (slow)
+            Ed25519PrivateKey,
+        )
+        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 (slow)
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415 (slow)
+
+        seed = HKDF(SHA256(), _SECRET_BYTES, salt=None, info=_SIGNING_INFO).derive(material)
+        self._signing = Ed25519PrivateKey.from_private_bytes(seed)
+        self.identity = Identity.derived(material, info=_INFO, uv=False)
+        verifying_key = self._signing.public_key().public_bytes_raw().hex()
+        self.record = RecoveryRecord(self.identity.recipient, verifying_key)
+
+    def admit(self, order: bytes) -> bytes:
+        """Return the signature that admits the key which `order`, in its exact bytes, enrols."""
+        return self._signing.sign(ADMISSION_DOMAIN + order)
+
+    def __repr__(self) -> str:
+        return f"Recovery({self.record.recipient.id})"
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a recovery is never pickled")
+
+
+def new_recovery() -> tuple[Secret, Recovery]:
+    """Return a new phrase, to be shown once and kept nowhere, and what it can do."""
     material = secrets.token_bytes(_SECRET_BYTES)
     number = _VERSION << 8 * _SECRET_BYTES | int.from_bytes(material, "big")
     length = _DATA_GROUPS * GROUP_LENGTH
     data = [number >> _CHARACTER_BITS * place & 31 for place in reversed(range(length))]
     columns = [_checked(data[place::GROUP_LENGTH]) for place in range(GROUP_LENGTH)]
     groups = ("".join(_ALPHABET[value] for value in group) for group in zip(*columns, strict=True))
-    return Secret("-".join(groups)), _identity(material).recipient
+    return Secret("-".join(groups)), Recovery(material)
 
 
-def identity_from_phrase(text: str) -> Identity:
-    """Return the identity of a phrase; raises PhraseError that says what is wrong, and where.
+def recovery_from_phrase(text: str) -> Recovery:
+    """Return what a phrase can do; raises PhraseError that says what is wrong, and where.
 
     Case, spaces and hyphens do not matter; O is read as 0, I and L as 1.
     """
@@ -78,11 +133,22 @@ def identity_from_phrase(text: str) -> Identity:
     if number >> 8 * _SECRET_BYTES != _VERSION:
         raise PhraseError("this is no recovery phrase that this killswitch knows")
     Secret(text.strip())  # so that it is masked from now on, as it was typed
-    return _identity((number & (1 << 8 * _SECRET_BYTES) - 1).to_bytes(_SECRET_BYTES, "big"))
+    return Recovery((number & (1 << 8 * _SECRET_BYTES) - 1).to_bytes(_SECRET_BYTES, "big"))
 
 
-def _identity(material: bytes) -> Identity:
-    return Identity.derived(material, info=_INFO, uv=False)
+def admitted(order: bytes, signature: bytes, verifying_key: str) -> bool:
+    """Whether the phrase with this verifying key signed that the key of `order` is admitted."""
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 (slow)
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 (slow)
+        Ed25519PublicKey,
+    )
+
+    try:
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(verifying_key))
+        public.verify(signature, ADMISSION_DOMAIN + order)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def _values(text: str) -> list[int]:

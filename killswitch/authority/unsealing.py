@@ -14,7 +14,7 @@ from killswitch.secret import Secret
 class Unsealed:
     """What one touch opened, by name; `why_closed` explains any other name.
 
-    `identity` is what opened it, for sealing it anew; None when the touch gave none.
+    `identity` is what opened it, kept only for sealing it anew.
     """
 
     secrets: Mapping[str, Secret]
@@ -22,7 +22,9 @@ class Unsealed:
     identity: Identity | None = field(default=None, repr=False)
 
 
-def unseal(bundle: Bundle, touched: Touched, key: EnrolledKey) -> Unsealed:
+def unseal(
+    bundle: Bundle, touched: Touched, key: EnrolledKey, *, keep_identity: bool = False
+) -> Unsealed:
     """Open all of `bundle` that is sealed to the touched key, as it was touched."""
     try:
         identity = touched.identity()
@@ -31,13 +33,12 @@ def unseal(bundle: Bundle, touched: Touched, key: EnrolledKey) -> Unsealed:
         return Unsealed({}, lambda _name: problem)
     if identity is None:
         return Unsealed({}, lambda _name: _without_output(key))
-    opened = bundle.open(identity)
+    opened, asked = bundle.open(identity), identity.recipient
 
     def why_closed(name: str) -> str:
-        damage = opened.damaged.get(name)
-        return damage or bundle.why_closed(name, identity.recipient, key.recipients)
+        return opened.damaged.get(name) or bundle.why_closed(name, asked, key.recipients)
 
-    return Unsealed(opened.secrets, why_closed, identity)
+    return Unsealed(opened.secrets, why_closed, identity if keep_identity else None)
 
 
 def _without_output(key: EnrolledKey) -> str:

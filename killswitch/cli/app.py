@@ -9,8 +9,10 @@ from killswitch.cli.exit_codes import exit_codes
 from killswitch.cli.init import check, init
 from killswitch.cli.journal import repair, verify_journal
 from killswitch.cli.keys import enroll, list_keys, remove
+from killswitch.cli.recovery import recovery
 from killswitch.cli.report import report, resolve
 from killswitch.cli.revoke import revoke
+from killswitch.cli.ring_repair import adopt, restore
 from killswitch.cli.sandbox import sandbox
 from killswitch.cli.secrets import list_secrets, reseal, rotate, set_secret
 from killswitch.cli.secrets import remove as remove_secret
@@ -40,7 +42,17 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "exit-codes": exit_codes,
 }
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
-    "keys": ("Who may halt.", {"enroll": enroll, "list": list_keys, "remove": remove}),
+    "keys": (
+        "Who may halt.",
+        {
+            "enroll": enroll,
+            "list": list_keys,
+            "remove": remove,
+            "recovery": recovery,
+            "adopt": adopt,
+            "restore": restore,
+        },
+    ),
     "secrets": (
         "What the keys open.",
         {

@@ -11,7 +11,7 @@ from killswitch.cli.devices import find_devices
 from killswitch.cli.session import Session
 from killswitch.cli.terminal import Terminal
 from killswitch.config import Config
-from killswitch.errors import NotAuthorizedError
+from killswitch.errors import NOTHING_DONE, AbortedError, NotAuthorizedError
 from killswitch.model import Mode, Order, Proof
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _ACTS: Final[Mapping[Mode, str]] = {
     Mode.KEYS: "keys",
 }
 """What a mode is called in `[keys] require_pin`."""
+_WORDS: Final[Mapping[Mode, str]] = {**_ACTS, Mode.KEYS: "change keys", Mode.LOOK: "look"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +51,40 @@ def take_touch(
     timeout_s: float | None = None,
     yes: bool = False,
     on_touched: Callable[[], object] = lambda: None,
+    effect: str = NOTHING_DONE,
+    keep_identity: bool = False,
 ) -> Authority:
     """Return what an enrolled key gave that was touched on this very order.
 
-    The same touch opens what of `bundle` is sealed to that key. `on_touched` is called the moment
-    a key was touched, before anything is checked.
+    The same touch opens what of `bundle` is sealed to that key; with `keep_identity` it can be
+    sealed anew. `on_touched` is called the moment a key was touched, before anything is checked.
+    `effect` is what an error says that was changed by it.
 
     Raises:
         NotAuthorizedError: nobody touched, or what was signed does not fit.
         AbortedError: Ctrl-C.
     """
+    try:
+        return _touch(
+            session, config, order, ring, bundle, timeout_s, on_touched, yes=yes, keep=keep_identity
+        )
+    except (NotAuthorizedError, AbortedError) as error:
+        error.effect = effect
+        raise
+
+
+def _touch(
+    session: Session,
+    config: Config,
+    order: Order,
+    ring: KeyRing,
+    bundle: "Bundle | None",
+    timeout_s: float | None,
+    on_touched: Callable[[], object],
+    *,
+    yes: bool,
+    keep: bool,
+) -> Authority:
     from killswitch.authority.bundle import Bundle
     from killswitch.authority.proof import verify
     from killswitch.authority.touch import ask_for_touch
@@ -72,7 +97,7 @@ def take_touch(
     allowed = tuple(key for key in ring.keys if key.may(order.mode.value))
     if ring.keys and not allowed:
         raise NotAuthorizedError(
-            f"no enrolled key may {_ACTS[order.mode]}",
+            f"no enrolled key may {_WORDS[order.mode]}",
             hint="see the roles: killswitch keys list",
         )
     pin = pin_policy(session, required=pin_required(config, order.mode))
@@ -93,7 +118,7 @@ def take_touch(
         order, touched.assertion, ring.keys, sandbox=sandbox, user_verification=pin.required
     )
     key = next(key for key in ring.keys if key.credential_id == proof.credential_id)
-    unsealed = unseal(bundle or Bundle(), touched, key)
+    unsealed = unseal(bundle or Bundle(), touched, key, keep_identity=keep)
     opened = f"; it opened {len(unsealed.secrets)} secrets" if unsealed.secrets else ""
     session.terminal.say(word, f'touched: "{proof.key_label}" ({proof.operator}){opened}')
     return Authority(proof, unsealed)
@@ -118,6 +143,8 @@ def remember_counter(session: Session, config: Config, proof: Proof) -> None:
     """Keep the key's signature counter; that it could not be kept is said, not raised."""
     from killswitch.authority import ring
 
+    if not config.key_file.exists():
+        return  # a ring that is gone is not begun anew by the way
     try:
         ring.update(
             config.key_file, lambda keys: keys.with_counter(proof.credential_id, proof.counter)

@@ -148,9 +148,10 @@ class Run:
         sources = [source for unit in parts for source in unit.sources]
         doubts = self._sealed.doubts(sources, self._config, self._ring, self._past)
         for doubt in doubts:
-            self._terminal.ask(self._word, f"?? sealed secrets: {doubt}")
-        if self._wish.mode is Mode.DRILL:
-            self._degraded = (*self._degraded, *(f"sealed secrets: {it}" for it in doubts))
+            told = f"sealed secrets: {doubt.problem}"
+            self._terminal.ask(self._word, f"?? {told}")
+            if doubt.foreign or self._wish.mode is Mode.DRILL:
+                self._degraded = (*self._degraded, told)
 
     def _order(self, parts: Sequence[Unit], head: Head) -> Order:
         return make_order(

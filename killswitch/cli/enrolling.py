@@ -2,45 +2,51 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from killswitch.authority.attestation import AttestationPolicy, Level
-from killswitch.authority.bundle import Bundle
-from killswitch.authority.bundle import update as update_bundle
-from killswitch.authority.changes import enrolment_scope, may
+from killswitch.authority.changes import covers, enrolment_scope, may
 from killswitch.authority.enrolment import enroll as enroll_key
 from killswitch.authority.proof import verify
-from killswitch.authority.ring import SANDBOX_RP_ID, EnrolledKey, KeyRing, update
-from killswitch.cli.authorise import (
-    Authority,
-    pin_required,
-    refuse_regressed,
-    remember_counter,
-    take_touch,
-)
+from killswitch.authority.ring import SANDBOX_RP_ID, EnrolledKey, KeyRing
+from killswitch.authority.unsealing import Unsealed
+from killswitch.cli.authorise import Authority, pin_required, remember_counter
+from killswitch.cli.changing import change_order, reseal_for, touch_for_change
 from killswitch.cli.devices import find_devices
 from killswitch.cli.pin_prompt import pin_policy
-from killswitch.cli.record import append, demand_admitted, head_of, record
-from killswitch.cli.sealed import recipients_of
+from killswitch.cli.record import append, demand_admitted, ring_as_known
 from killswitch.cli.session import Session
 from killswitch.config import Config
-from killswitch.document import enrolment_document, proof_document
+from killswitch.document import enrolment_document
 from killswitch.errors import ConfigError, NotAuthorizedError, UsageError
-from killswitch.journal.history import KEY_ENROLLED, SECRETS_RESEALED
+from killswitch.journal.history import KEY_ENROLLED
 from killswitch.model import Mode, Order, Proof
-from killswitch.orders import make_order
 
 if TYPE_CHECKING:
     from fido2.ctap import CtapDevice
+
+    from killswitch.authority.recovery import Recovery
 
 _POLL_S: Final = 0.2
 _WAIT_S: Final = 60.0
 _NOT_ENROLLED: Final = "the key is not enrolled"
 
 
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    """Who let a new key in, and what seals the secrets to it; the first key has neither."""
+
+    by: Proof | None = None
+    by_recovery: bytes | None = None
+    authority: Authority | None = None
+
+
 class Enrolling:
-    """Enrols keys of one operator; `ring` is what the ring is by now."""
+    """Enrols keys of one operator; `ring` is what the ring is by now.
+
+    With `recovery` the recovery phrase admits them, in the place of an enrolled key.
+    """
 
     def __init__(
         self,
@@ -51,8 +57,10 @@ class Enrolling:
         operator: str,
         role: str,
         yes: bool,
+        recovery: "Recovery | None" = None,
     ) -> None:
         self.ring = ring
+        self._recovery = recovery
         self._session = session
         self._config = config
         self._operator = operator
@@ -62,12 +70,10 @@ class Enrolling:
         self._found = find_devices(config, yes=yes, no_input=session.no_input)
         self._policy = _attestation(config)
 
-    def check(self, label: str) -> None:
-        """Raise UsageError unless a key may have this label."""
-        self.ring.check_new(label, self._operator, self._role)
-
     def enrol(self, label: str) -> None:
         """Take the touches of a new key, have it admitted, and write it down."""
+        if self.ring.keys:
+            demand_admitted(self._config, self.ring, effect=_NOT_ENROLLED)
         orders: list[Order] = []
 
         def challenge(key: EnrolledKey) -> bytes:
@@ -91,37 +97,59 @@ class Enrolling:
         )
         order, key = orders[-1], enrolment.key
         proof = verify(order, enrolment.assertion, [key], sandbox=self._sandbox)
-        authority = self._admitted(order, proof)
-        append(
-            self._session,
-            self._config,
-            KEY_ENROLLED,
-            f"{order.id}.enrolled",
-            enrolment_document(enrolment, order, proof, authority.proof if authority else None),
-        )
-        self.ring = update(self._config.key_file, lambda keys: keys.add(key))
-        if authority:
-            reseal_for(self._session, self._config, self.ring, order, authority)
-            remember_counter(self._session, self._config, authority.proof)
+        admission = self._admitted(order, proof)
+        event = enrolment_document(enrolment, order, proof, admission.by, admission.by_recovery)
+        with ring_as_known(self._config, self.ring, effect=_NOT_ENROLLED) as ring:
+            append(
+                self._session,
+                self._config,
+                KEY_ENROLLED,
+                f"{order.id}.enrolled",
+                event,
+                effect=_NOT_ENROLLED,
+            )
+            self.ring = self._beside_phrase(ring).add(key)
+            self.ring.save(self._config.key_file)
+        if admission.authority:
+            reseal_for(self._session, self._config, order, admission.authority)
+            remember_counter(self._session, self._config, admission.authority.proof)
         pin = "" if any(one.uv for one in key.recipients) else "; it has no PIN"
         self._session.terminal.result(
             f'enrolled "{label}" of {key.operator}: may {may(key)}, make {key.attestation}{pin}'
         )
 
-    def _admitted(self, order: Order, own: Proof) -> Authority | None:
+    def _beside_phrase(self, ring: KeyRing) -> KeyRing:
+        """Return the ring with the phrase that admits a key, which a ring begun anew lacks."""
+        return replace(ring, recovery=self._recovery.record.recipient) if self._recovery else ring
+
+    def _admitted(self, order: Order, own: Proof) -> _Admission:
         """Take the touch of an enrolled key on the same order; the first key needs none."""
-        if self.ring.keys:
+        if self.ring.keys and not self._recovery:
             self._ask("now a key that is enrolled already: it admits the new one")
-            return touch_for_change(
-                self._session, self._config, order, self.ring, yes=self._yes, effect=_NOT_ENROLLED
+            authority = touch_for_change(
+                self._session,
+                self._config,
+                order,
+                _covering(self.ring, self._role),
+                yes=self._yes,
+                effect=_NOT_ENROLLED,
             )
+            return _Admission(by=authority.proof, authority=authority)
         if pin_required(self._config, Mode.KEYS) and not own.user_verified:
             raise NotAuthorizedError(
                 "the key has no PIN, and enrolling asks for one",
                 effect=_NOT_ENROLLED,
                 hint='set a PIN with the maker\'s tool, or leave "keys" out of [keys] require_pin',
             )
-        return None
+        if self._recovery is None:
+            return _Admission()
+        # The new key's own touch stands under the secrets that are sealed to it.
+        unsealed = Unsealed(
+            {}, lambda _name: "the recovery phrase does not open it", self._recovery.identity
+        )
+        return _Admission(
+            by_recovery=self._recovery.admit(order.to_bytes()), authority=Authority(own, unsealed)
+        )
 
     def _new_device(self, label: str) -> "CtapDevice":
         """Return the one plugged-in key that is not enrolled, waiting for it for a minute."""
@@ -139,7 +167,9 @@ class Enrolling:
                 )
             if known and self._sandbox:
                 raise UsageError(
-                    "every software key of the sandbox is enrolled", effect=_NOT_ENROLLED
+                    "every software key of the sandbox is enrolled",
+                    effect=f'"{label}" is not enrolled',
+                    hint="see them: killswitch keys list",
                 )
             why = f"{known} is enrolled already" if known else self._found.diagnose()
             text = f'plug in the key to be called "{label}"{f" ({why})" if why else ""}'
@@ -177,63 +207,16 @@ class Enrolling:
         self._session.terminal.ask("KEYS", f"{enter}{text}")
 
 
-def change_order(session: Session, config: Config, scope: Sequence[str]) -> Order:
-    """Return an order to change who may halt, or what the keys open."""
-    return make_order(
-        mode=Mode.KEYS,
-        scope=scope,
-        config_sha256=config.sha256,
-        head=head_of(config),
-        now=session.now(),
-        random_bytes=session.random_bytes,
-        bundle_sha256=Bundle.load(config.bundle_file).sha256,
-    )
-
-
-def touch_for_change(
-    session: Session,
-    config: Config,
-    order: Order,
-    ring: KeyRing,
-    *,
-    yes: bool,
-    effect: str = "the key ring is unchanged",
-) -> Authority:
-    """Take the touch of one of `ring` on a change; a key that may have been copied is refused."""
-    demand_admitted(config, ring, effect=effect)
-    bundle = Bundle.load(config.bundle_file)
-    authority = take_touch(session, config, order, ring, bundle=bundle, yes=yes)
-    refuse_regressed(authority.proof, effect=effect)
-    return authority
-
-
-def reseal_for(
-    session: Session, config: Config, ring: KeyRing, order: Order, authority: Authority
-) -> tuple[str, ...]:
-    """Seal what the touch opened to the ring as it is now; return all names that were sealed."""
-    before = Bundle.load(config.bundle_file)
-    if not before.entries:
-        return ()
-    identity = authority.unsealed.identity
-    if identity is None:
-        why = authority.unsealed.why_closed(before.names[0])
-        session.terminal.hint(f"the secrets stay sealed as they were: {why}")
-        session.terminal.hint("seal them anew with another key: killswitch secrets reseal")
-        return before.names
-    to = recipients_of(config, ring)
-    bundle = update_bundle(
-        config.bundle_file, lambda now: now.resealed(now.open(identity).secrets, to)
-    )
-    data = {
-        "order": order.to_bytes().decode(),
-        "proof": proof_document(authority.proof),
-        "bundle_sha256": bundle.sha256,
-    }
-    record(session, config, SECRETS_RESEALED, f"{order.id}.resealed", data)
-    for name in bundle.not_for(to):
-        why = authority.unsealed.why_closed(name)
-        session.terminal.hint(f"sealed:{name} stays as it was: {why}")
-    return before.names
+def _covering(ring: KeyRing, role: str) -> KeyRing:
+    """Return the keys that may give away `role`: no key gives more than it has."""
+    keys = tuple(key for key in ring.keys if covers(key.role, role))
+    if not keys:
+        raise NotAuthorizedError(
+            f"no enrolled key may admit one with the role {role}",
+            effect=_NOT_ENROLLED,
+            hint="see the roles: killswitch keys list",
+        )
+    return replace(ring, keys=keys)
 
 
 def _attestation(config: Config) -> AttestationPolicy:

@@ -44,7 +44,7 @@ def verify_journal(
             hint="killswitch drill writes the first events",
         )
     events = read_events(path)
-    verdict, touches, _ = check(events, enrolled_keys(session), anchor=head)
+    verdict, touches, *_ = check(events, enrolled_keys(session), anchor=head)
     intact = verdict.finding is Finding.INTACT
     session.terminal.document(
         {

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from killswitch.authority.ring import EnrolledKey, KeyRing
     from killswitch.config import Config
 
+UNCHANGED: Final = "the key ring is unchanged"
 FEWEST: Final = 2
 """A lost key must not be the only one."""
 
@@ -32,19 +33,23 @@ def enroll(
     accept_single_key: Annotated[
         bool, typer.Option("--accept-single-key", help="Leave it at one key, which can be lost.")
     ] = False,
+    recovery: Annotated[
+        bool, typer.Option("--recovery", help="The recovery phrase admits it, typed or piped in.")
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Enrol security keys, one after the other: some touches of each, then it may act.
 
     The first key is taken at its word. Every later one is admitted by the touch of a key that is
-    enrolled already; that touch also seals the secrets to it. Each change is signed and written
-    into the journal.
+    enrolled already, or by the recovery phrase; that also seals the secrets to it. Each change is
+    signed and written into the journal.
     """
     from killswitch.cli.enrolling import Enrolling
+    from killswitch.cli.recovery import ring_and_record, say_that_it_was_used, take_phrase
     from killswitch.config import load_config
 
     config = load_config(session.demand_config())
-    ring = _ring_or_none(config)
+    ring, record = ring_and_record(config) if recovery else (_ring_or_none(config), None)
     few = len(ring.keys) + len(label) < FEWEST and config.sandbox is None
     if few and not accept_single_key:
         raise UsageError(
@@ -52,9 +57,12 @@ def enroll(
             effect="no key was enrolled",
             hint="--label FIRST --label SECOND enrols two, else: --accept-single-key",
         )
-    enrolling = Enrolling(session, config, ring, operator=operator, role=role, yes=yes)
     for one in label:
-        enrolling.check(one)
+        ring.check_new(one, operator, role)
+    phrase = take_phrase(session, record) if record else None
+    enrolling = Enrolling(
+        session, config, ring, operator=operator, role=role, yes=yes, recovery=phrase
+    )
     for one in label:
         enrolling.enrol(one)
     ring = enrolling.ring
@@ -65,8 +73,11 @@ def enroll(
             "labels": label,
             "operator": operator,
             "keys": len(ring.keys),
+            "admitted_by_recovery": recovery,
         }
     )
+    if recovery:
+        say_that_it_was_used(session)
     if len(ring.keys) < FEWEST:
         session.terminal.hint("enrol a second key and keep it elsewhere: one key can be lost")
 
@@ -108,6 +119,8 @@ def list_keys(session: Session) -> None:
             f"counter {key.counter}, make {key.attestation}, "
             f"credential {key.credential_id.hex()[:8]}"
         )
+    kept = "on paper or steel" if ring.recovery else "none; killswitch keys recovery makes one"
+    session.terminal.result(f" recovery phrase: {kept}")
 
 
 def remove(
@@ -121,37 +134,42 @@ def remove(
     The secrets are sealed anew to the keys that stay. Copies of the file that were made before
     still open with the removed key: rotate the secrets, too.
     """
-    from killswitch.authority.changes import removal_scope
-    from killswitch.authority.ring import KeyRing, update
+    import msgspec
+
+    from killswitch.authority.changes import covers, removal_scope
+    from killswitch.authority.ring import KeyRing
     from killswitch.cli.authorise import remember_counter
-    from killswitch.cli.enrolling import change_order, reseal_for, touch_for_change
-    from killswitch.cli.record import append
+    from killswitch.cli.changing import change_order, reseal_for, touch_for_change
+    from killswitch.cli.record import append, demand_admitted, ring_as_known
     from killswitch.config import load_config
     from killswitch.document import proof_document
     from killswitch.journal.history import KEY_REMOVED
+    from killswitch.model import Mode
 
     config = load_config(session.demand_config())
     ring = KeyRing.load(config.key_file)
     left = ring.remove(label)
     gone = next(key for key in ring.keys if key.label == label)
-    if not left.keys:
+    if not any(key.may(Mode.LIVE.value) for key in left.keys):
         raise UsageError(
-            f'"{label}" is the last key: without it nobody may halt',
-            effect="the key ring is unchanged",
+            f'without "{label}" nobody may halt',
+            effect=UNCHANGED,
             hint="enrol another one first: killswitch keys enroll",
         )
+    demand_admitted(config, left, effect=UNCHANGED)
     order = change_order(session, config, removal_scope(gone))
-    authority = touch_for_change(session, config, order, left, yes=yes)
-    import msgspec
-
+    signers = KeyRing(tuple(key for key in left.keys if covers(key.role, gone.role)))
+    authority = touch_for_change(session, config, order, signers, yes=yes, effect=UNCHANGED)
     event = {
         "key": msgspec.to_builtins(gone),
         "order": order.to_bytes().decode(),
         "proof": proof_document(authority.proof),
     }
-    append(session, config, KEY_REMOVED, f"{order.id}.removed", event)
-    ring = update(config.key_file, lambda keys: keys.remove(label))
-    opened = reseal_for(session, config, ring, order, authority)
+    with ring_as_known(config, ring, effect=UNCHANGED) as now:
+        append(session, config, KEY_REMOVED, f"{order.id}.removed", event, effect=UNCHANGED)
+        ring = now.remove(label)
+        ring.save(config.key_file)
+    opened = reseal_for(session, config, order, authority)
     remember_counter(session, config, authority.proof)
     session.terminal.document(
         {
@@ -182,14 +200,14 @@ def _ring_or_none(config: "Config") -> "KeyRing":
     from killswitch.errors import ConfigError
     from killswitch.journal.check import check
 
-    if config.key_file.exists():
-        return KeyRing.load(config.key_file)
-    known = [key for key in check(read_events(config.journal_file)).keys if not key.sandbox]
-    if known:
+    ring = KeyRing.load(config.key_file) if config.key_file.exists() else KeyRing()
+    known = check(read_events(config.journal_file)).keys
+    if known and not ring.keys and config.sandbox is None:
         names = ", ".join(f'"{key.label}"' for key in known)
         raise ConfigError(
-            f"there is no key ring at {config.key_file}, but the journal knows the keys {names}",
+            f"there are no keys in {config.key_file}, but the journal knows {names}",
             effect="no key was enrolled",
-            hint="restore the file from a copy; with none left, begin a new journal as well",
+            hint="take the ring from the journal: killswitch keys restore; with all keys lost: "
+            "killswitch keys enroll --recovery",
         )
-    return KeyRing()
+    return ring

@@ -24,6 +24,7 @@ from killswitch.wiring import Unit, units
 _LIMITS: Final = replace(
     Limits(), deadline_s=8.0, wrap_up_s=0.5, look_s=6.0, act_s=6.0, phase_s=2.0
 )
+_UNSEEN: Final = "nothing was looked at or changed"
 
 
 class Look:
@@ -58,16 +59,31 @@ class Look:
         return [source for unit in self.units for source in unit.sources]
 
     def unseal(self, ring: KeyRing, head: Head, *, yes: bool) -> None:
-        """Take a touch on an order that allows nothing but to look; raises NotAuthorizedError."""
-        from killswitch.cli.authorise import remember_counter, take_touch
+        """Take a touch on an order that allows nothing but to look, and write it down.
 
+        Raises KillswitchError: then nothing was opened for use.
+        """
+        from killswitch.cli.authorise import remember_counter, take_touch
+        from killswitch.cli.record import append
+        from killswitch.document import proof_document
+        from killswitch.journal.history import LOOK_ORDERED
+
+        order = self._order(head, [f"look at {unit.kind} {unit.system}" for unit in self.units])
         authority = take_touch(
             self._session,
             self._config,
-            self._order(head, [f"look at {unit.kind} {unit.system}" for unit in self.units]),
+            order,
             ring,
             bundle=self._bundle,
             yes=yes,
+            effect=_UNSEEN,
+        )
+        data = {
+            "order": order.to_bytes().decode(),
+            "proof": proof_document(authority.proof),
+        }
+        append(
+            self._session, self._config, LOOK_ORDERED, f"{order.id}.ordered", data, effect=_UNSEEN
         )
         remember_counter(self._session, self._config, authority.proof)
         self._sources.unseal(authority.unsealed.secrets, authority.unsealed.why_closed)

@@ -10,6 +10,7 @@ from killswitch.journal.check import check
 from killswitch.journal.history import History
 from killswitch.journal.store import GENESIS, Head, Journal
 from killswitch.journal.verify import Finding
+from killswitch.priming import prime
 from killswitch.waiting import within
 
 JOURNAL_S: Final = 2.0
@@ -32,6 +33,7 @@ class Memory:
 
 def recall(journal: Journal, ring: KeyRing) -> Memory:
     """Read and check the journal; never raises: whatever is wrong with it, a halt goes on."""
+    prime()  # what the journal holds is read in several threads from here on
     try:
         events = within(JOURNAL_S, "the journal", journal.events)
     except UnreachableError as error:
@@ -43,6 +45,7 @@ def recall(journal: Journal, ring: KeyRing) -> Memory:
         # What was changed is no memory: nothing in it counts as seen before, or as admitted.
         problem = f"journal: event {verdict.bad_seq}: {verdict.problem}"
         return Memory(head, History(()), ring, doubts=(problem,))
-    trouble = ring_trouble(ring.keys, checked.keys)
-    doubts = (f"key ring: {trouble}",) if trouble else ()
+    # A journal that tells of no key is a new one, or of another laptop: no reason not to halt.
+    trouble = ring_trouble(ring, checked.keys, checked.recovery) if checked.keys else None
+    doubts = (f"key ring: {trouble.problem}",) if trouble else ()
     return Memory(head, History(events), admitted(ring, checked.keys), doubts)

@@ -2,7 +2,6 @@
 
 import os
 import select
-import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -61,6 +60,8 @@ def _line(tty: int, ended: threading.Event) -> str | None:
 @contextmanager
 def _unseen(tty: int) -> Iterator[None]:
     """Switch the echo off, and leave the terminal as it was."""
+    import termios  # which Windows has not; nor has it a terminal of this name
+
     before = termios.tcgetattr(tty)
     silent = [*before]
     silent[3] = before[3] & ~termios.ECHO

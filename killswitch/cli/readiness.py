@@ -92,13 +92,15 @@ def show(session: Session, *, touch: bool = False, yes: bool = False) -> ExitCod
 
 def _keys(config: Config, checked: Checked) -> Row:
     try:
-        keys = KeyRing.load(config.key_file).keys
+        ring = KeyRing.load(config.key_file)
     except KillswitchError as error:
         return Row("keys", error.problem, error.hint or "killswitch keys enroll")
+    keys = ring.keys
     names = ", ".join(f'"{key.label}" {key.operator}' for key in keys)
-    text = f"{names}: {len(keys)} enrolled"
-    if trouble := ring_trouble(keys, checked.keys):
-        return Row("keys", trouble, "restore keys.json, or ask who wrote to it")
+    phrase = "a recovery phrase" if ring.recovery else "no recovery phrase"
+    text = f"{names}: {len(keys)} enrolled, {phrase}"
+    if trouble := ring_trouble(ring, checked.keys, checked.recovery):
+        return Row("keys", trouble.problem, trouble.mend)
     if not any(key.may(Mode.LIVE.value) for key in keys):
         return Row("keys", f"{text}, none may halt", "killswitch keys enroll --role halt")
     if config.sandbox is None and len(keys) < FEWEST_KEYS:
@@ -132,15 +134,7 @@ def _secrets(
     rows = [Row("secrets", text)] if sources else []
     doubts = sealed.doubts(sources, config, ring, past)
     first = "" if good_ring else "the keys come first: see there"
-    return rows + [Row("secrets", doubt, first or _mend_secrets(doubt)) for doubt in doubts]
-
-
-def _mend_secrets(doubt: str) -> str:
-    if "never set" in doubt:
-        return "killswitch secrets set NAME"
-    if "not every enrolled key" in doubt or "not enrolled" in doubt:
-        return "killswitch secrets reseal"
-    return "restore the file, or set them anew: killswitch secrets set NAME"
+    return rows + [Row("secrets", doubt.problem, first or doubt.mend) for doubt in doubts]
 
 
 def _unseen(unit: Unit) -> Row:

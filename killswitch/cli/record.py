@@ -1,14 +1,16 @@
 """Writing down what changed outside a halt: who may halt, and what the keys open."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from killswitch.authority.changes import ring_trouble
+from killswitch.authority.files import locked
 from killswitch.authority.ring import KeyRing
 from killswitch.cli.session import Session
 from killswitch.config import Config
 from killswitch.errors import ConfigError, KillswitchError, UnreachableError
-from killswitch.journal.check import check
-from killswitch.journal.store import Head, Journal, NewEvent
+from killswitch.journal.check import Checked, check
+from killswitch.journal.store import GENESIS, Event, Head, Journal, NewEvent, chained
 from killswitch.journal.verify import Finding
 
 
@@ -25,13 +27,23 @@ def head_of(config: Config) -> Head:
         ) from error
 
 
-def demand_admitted(config: Config, ring: KeyRing, *, effect: str) -> None:
-    """Raise ConfigError unless the journal is whole and admitted every key of `ring` as it stands.
+def demand_admitted(config: Config, ring: KeyRing, *, effect: str) -> Checked:
+    """Return the journal as checked, when it is whole and admitted `ring` just as it stands.
 
     A ring is a file that others may write to. A halt does not ask; what gives rights away does.
+    Raises ConfigError.
     """
+    checked = checked_journal(config, effect=effect)
+    if trouble := ring_trouble(ring, checked.keys, checked.recovery):
+        raise ConfigError(trouble.problem, effect=effect, hint=trouble.mend)
+    return checked
+
+
+def checked_journal(config: Config, *, effect: str) -> Checked:
+    """Return the journal as checked; raises ConfigError unless it is whole."""
+    known = KeyRing.load(config.key_file).keys if config.key_file.exists() else ()
     try:
-        checked = check(Journal(config.journal_file).events(), ring.keys)
+        checked = check(Journal(config.journal_file).events(), known)
     except UnreachableError as error:
         raise ConfigError(error.problem, effect=effect, hint="make the journal readable") from error
     verdict = checked.verdict
@@ -41,21 +53,55 @@ def demand_admitted(config: Config, ring: KeyRing, *, effect: str) -> None:
             effect=effect,
             hint="killswitch journal verify; put the file aside as evidence, and begin a new one",
         )
-    if trouble := ring_trouble(ring.keys, checked.keys):
-        raise ConfigError(trouble, effect=effect, hint="restore keys.json, or ask who wrote to it")
+    return checked
 
 
 def append(
-    session: Session, config: Config, kind: str, event_id: str, data: Mapping[str, object]
+    session: Session,
+    config: Config,
+    kind: str,
+    event_id: str,
+    data: Mapping[str, object],
+    *,
+    effect: str = "nothing was changed",
 ) -> None:
-    """Append an event before what it tells of is done; raises KillswitchError."""
+    """Append an event before what it tells of is done, if `journal verify` will accept it.
+
+    Raises KillswitchError.
+    """
+    journal = Journal(config.journal_file)
     event = NewEvent(event_id, kind, f"{session.now():%Y-%m-%dT%H:%M:%S}Z", data)
+    known = KeyRing.load(config.key_file).keys if config.key_file.exists() else ()
     try:
-        Journal(config.journal_file).append(event)
+        events = journal.events()
+        raw, prev = event.to_bytes(), events[-1].hash if events else GENESIS
+        new = Event(len(events) + 1, prev, raw, chained(prev, raw))
+        verdict = check([*events, new], known).verdict
+        if verdict.finding is Finding.TAMPERED:
+            raise ConfigError(
+                f"the journal would not bear it: {verdict.problem}",
+                effect=effect,
+                hint="if somebody else changed the keys just now, run it again",
+            )
+        journal.append(event)
     except UnreachableError as error:
-        raise KillswitchError(
-            error.problem, effect="nothing was changed", hint="make the journal writable"
-        ) from error
+        raise ConfigError(error.problem, effect=effect, hint="make the journal writable") from error
+
+
+@contextmanager
+def ring_as_known(config: Config, ring: KeyRing, *, effect: str) -> Iterator[KeyRing]:
+    """Hold the ring's file, and yield the ring in it, which has to be `ring` but for counters.
+
+    Raises ConfigError when somebody changed it meanwhile.
+    """
+    with locked(config.key_file):
+        now = KeyRing.load(config.key_file) if config.key_file.exists() else KeyRing()
+        same = [key.credential for key in now.keys] == [key.credential for key in ring.keys]
+        if not same or (now.keys and now.recovery != ring.recovery):
+            raise ConfigError(
+                "the key ring was changed meanwhile", effect=effect, hint="run it again"
+            )
+        yield now
 
 
 def record(

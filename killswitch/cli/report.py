@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from killswitch.journal.history import PastHalt
     from killswitch.journal.store import Body
 
+_UNRESOLVED: Final = "the halt is not resolved"
 RECOVERY: Final = (
     "find the cause; write the report that is due (killswitch report)",
     "make new credentials at every vendor; the old ones stay revoked",
@@ -83,11 +84,12 @@ def resolve(
     """
     from killswitch.authority.ring import KeyRing
     from killswitch.cli.authorise import refuse_regressed, remember_counter, take_touch
-    from killswitch.cli.record import demand_admitted
+    from killswitch.cli.record import append, demand_admitted
+    from killswitch.cli.sealed import find_sealed
     from killswitch.config import load_config
     from killswitch.document import proof_document
     from killswitch.journal.history import RESOLVED, History
-    from killswitch.journal.store import Journal, NewEvent
+    from killswitch.journal.store import Journal
     from killswitch.model import Mode
     from killswitch.orders import make_order
 
@@ -110,24 +112,20 @@ def resolve(
         random_bytes=session.random_bytes,
         reason=note,
         incident=halt,
+        bundle_sha256=find_sealed(config).bundle.sha256,
     )
     ring = KeyRing.load(config.key_file)
-    demand_admitted(config, ring, effect="the halt is not resolved")
-    proof = take_touch(session, config, order, _releasers(config, ring, past[halt]), yes=yes).proof
-    refuse_regressed(proof, effect="the halt is not resolved")
-    log.append(
-        NewEvent(
-            id=f"{order.id}.resolved",
-            type=RESOLVED,
-            time=order.issued_at,
-            data={
-                "halt": halt,
-                "note": note,
-                "order": order.to_bytes().decode(),
-                "proof": proof_document(proof),
-            },
-        )
-    )
+    demand_admitted(config, ring, effect=_UNRESOLVED)
+    releasers = _releasers(config, ring, past[halt])
+    proof = take_touch(session, config, order, releasers, yes=yes, effect=_UNRESOLVED).proof
+    refuse_regressed(proof, effect=_UNRESOLVED)
+    data = {
+        "halt": halt,
+        "note": note,
+        "order": order.to_bytes().decode(),
+        "proof": proof_document(proof),
+    }
+    append(session, config, RESOLVED, f"{order.id}.resolved", data, effect=_UNRESOLVED)
     remember_counter(session, config, proof)
     session.terminal.document({"schema_version": 1, "document": "resolved", "halt": halt})
     session.terminal.result(f"halt {halt} is resolved; nothing was started again")
@@ -146,7 +144,7 @@ def _releasers(config: "Config", ring: "KeyRing", halt: "PastHalt") -> "KeyRing"
     if not others:
         raise NotAuthorizedError(
             f"{halt.operator} ordered this halt, and another operator has to release it",
-            effect="the halt is not resolved",
+            effect=_UNRESOLVED,
             hint="enrol a key of another operator: killswitch keys enroll --role release",
         )
     return KeyRing(others)

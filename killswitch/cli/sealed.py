@@ -1,15 +1,35 @@
-"""The sealed secrets of a configuration: read before the touch, and doubted aloud."""
+"""The sealed secrets of a configuration: read before the touch, doubted aloud, changed as one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from killswitch.authority.bundle import Bundle
+from killswitch.authority.files import locked
 from killswitch.authority.ring import KeyRing
 from killswitch.authority.sealing import Recipient
+from killswitch.cli.record import demand_admitted, record
+from killswitch.cli.session import Session
 from killswitch.config import Config
 from killswitch.errors import KillswitchError
 from killswitch.journal.history import History
 from killswitch.sources import sealed_names
+
+UNCHANGED = "the sealed secrets are unchanged"
+_LOCK_WAIT_S = 10.0
+_SET = "killswitch secrets set NAME"
+_RESEAL = "killswitch secrets reseal"
+_WHOSE = (
+    "restore the file from a copy, or set the secrets anew; if the change was yours: " + _RESEAL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is wrong with the sealed secrets; `foreign` when the file is not the known one."""
+
+    problem: str
+    mend: str
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +41,10 @@ class Sealed:
 
     def doubts(
         self, sources: Iterable[str], config: Config, ring: KeyRing, past: History
-    ) -> list[str]:
+    ) -> list[Doubt]:
         """Return what is wrong with the bundle, as far as can be seen without a touch."""
         if self.problem:
-            return [self.problem]
+            return [Doubt(self.problem, _WHOSE, foreign=True)]
         return [
             *_substituted(self.bundle, past),
             *_missing(self.bundle, sealed_names(sources)),
@@ -46,36 +66,60 @@ def recipients_of(config: Config, ring: KeyRing) -> tuple[Recipient, ...]:
     return ring.recipients(uv_only=_only_with_pin(config))
 
 
+def change_bundle(
+    session: Session,
+    config: Config,
+    change: Callable[[Bundle, tuple[Recipient, ...]], Bundle],
+    kind: str,
+    event_id: str,
+    data: Mapping[str, object],
+) -> Bundle:
+    """Change the bundle and write its hash down, as one step between processes.
+
+    `change` is given the bundle as it is now, and the recipients of the ring as it is now, which
+    the journal must have admitted. Raises KillswitchError.
+    """
+    with locked(config.bundle_file, wait_s=_LOCK_WAIT_S):
+        ring = KeyRing.load(config.key_file)
+        demand_admitted(config, ring, effect=UNCHANGED)
+        bundle = change(Bundle.load(config.bundle_file), recipients_of(config, ring))
+        bundle.save(config.bundle_file)
+        record(session, config, kind, event_id, {**data, "bundle_sha256": bundle.sha256})
+    return bundle
+
+
 def _only_with_pin(config: Config) -> bool:
     return "halt" in config.keys.require_pin
 
 
-def _substituted(bundle: Bundle, past: History) -> list[str]:
+def _substituted(bundle: Bundle, past: History) -> list[Doubt]:
     known = past.bundle_sha256()
     if known is None or known == bundle.sha256:
         return []
     if not bundle.sha256:
-        return ["the file of the sealed secrets is gone"]
-    return ["the sealed secrets are not those that the journal knows: another or an older file"]
+        return [Doubt("the file is gone", _WHOSE, foreign=True)]
+    what = "not those that the journal knows: another or an older file"
+    return [Doubt(what, _WHOSE, foreign=True)]
 
 
-def _missing(bundle: Bundle, names: Sequence[str]) -> list[str]:
+def _missing(bundle: Bundle, names: Sequence[str]) -> list[Doubt]:
     missing = [f"sealed:{name}" for name in names if name not in bundle.names]
-    return [f"never set: {', '.join(missing)}"] if missing else []
+    return [Doubt(f"never set: {', '.join(missing)}", _SET)] if missing else []
 
 
-def _not_ours(bundle: Bundle, recipients: Sequence[Recipient]) -> list[str]:
+def _not_ours(bundle: Bundle, recipients: Sequence[Recipient]) -> list[Doubt]:
     found = []
     strangers = bundle.strangers(recipients)
     if strangers:
-        found.append(f"sealed to somebody who is not enrolled: {', '.join(strangers)}")
+        who = f"sealed to somebody who is not enrolled: {', '.join(strangers)}"
+        found.append(Doubt(who, _RESEAL))
     closed = bundle.not_for(recipients)
     if closed:
-        found.append(f"not every enrolled key opens: {', '.join(closed)}")
+        found.append(Doubt(f"not every enrolled key opens: {', '.join(closed)}", _RESEAL))
     return found
 
 
-def _opens_nothing(bundle: Bundle, config: Config, ring: KeyRing) -> list[str]:
+def _opens_nothing(bundle: Bundle, config: Config, ring: KeyRing) -> list[Doubt]:
     if not bundle.entries:
         return []
     useless = [
@@ -83,5 +127,6 @@ def _opens_nothing(bundle: Bundle, config: Config, ring: KeyRing) -> list[str]:
         for key in ring.keys
         if not any(one.uv or not _only_with_pin(config) for one in key.recipients)
     ]
-    why = "its PIN was not set when it was enrolled" if _only_with_pin(config) else "enrol it anew"
-    return [f"opened by no touch of {', '.join(useless)}: {why}"] if useless else []
+    why = " (its PIN was not set when it was enrolled)" if _only_with_pin(config) else ""
+    mend = "killswitch keys remove LABEL, then enrol it anew"
+    return [Doubt(f"opened by no touch of {', '.join(useless)}{why}", mend)] if useless else []

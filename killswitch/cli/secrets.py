@@ -13,9 +13,12 @@ from killswitch.errors import ConfigError, UsageError
 if TYPE_CHECKING:
     from killswitch.authority.bundle import Bundle, SealedSecret
     from killswitch.authority.ring import KeyRing
+    from killswitch.authority.sealing import Recipient
     from killswitch.config import Config
 
 _UNCHANGED: Final = "the sealed secrets are unchanged"
+_SET: Final = "killswitch secrets set NAME"
+_AGAIN: Final = "run it again"
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help='As in "sealed:NAME".')]
 Command = Annotated[
@@ -104,12 +107,18 @@ class _Row:
 
 def remove(session: Session, *, name: Name) -> None:
     """Take a secret out of the bundle. It stays good at the vendor until it is revoked there."""
-    from killswitch.authority.bundle import update
+    from killswitch.cli.sealed import change_bundle
     from killswitch.journal.history import SECRETS_REMOVED
 
     config, _ = _context(session)
-    bundle = update(config.bundle_file, lambda before: before.without(name))
-    _record(session, config, SECRETS_REMOVED, name, bundle)
+    bundle = change_bundle(
+        session,
+        config,
+        lambda before, _recipients: before.without(name),
+        SECRETS_REMOVED,
+        _event_id(session, SECRETS_REMOVED, name),
+        {"name": name},
+    )
     session.terminal.document(
         {"schema_version": 1, "document": "secret-removed", "name": name, "sha256": bundle.sha256}
     )
@@ -118,51 +127,40 @@ def remove(session: Session, *, name: Name) -> None:
 
 def reseal(session: Session, *, yes: Yes = False) -> None:
     """Open all with one touch, and seal it anew to exactly the keys that are enrolled now."""
-    from killswitch.authority.bundle import update
-    from killswitch.cli.authorise import refuse_regressed, remember_counter, take_touch
-    from killswitch.cli.record import demand_admitted, head_of, record
-    from killswitch.cli.sealed import recipients_of
+    from killswitch.authority.changes import reseal_scope
+    from killswitch.cli.authorise import remember_counter
+    from killswitch.cli.changing import change_order, touch_for_change
+    from killswitch.cli.record import demand_admitted
+    from killswitch.cli.sealed import change_bundle, recipients_of
     from killswitch.document import proof_document
     from killswitch.journal.history import SECRETS_RESEALED
-    from killswitch.model import Mode
-    from killswitch.orders import make_order
 
     config, ring = _context(session)
     before = _bundle(config)
     if not before.entries:
         raise UsageError("there are no sealed secrets", effect=_UNCHANGED, hint=_SET)
     demand_admitted(config, ring, effect=_UNCHANGED)
-    labels = ", ".join(f'"{key.label}"' for key in ring.keys)
-    order = make_order(
-        mode=Mode.KEYS,
-        scope=[f"seal {len(before.entries)} secrets anew to {labels}"],
-        config_sha256=config.sha256,
-        head=head_of(config),
-        now=session.now(),
-        random_bytes=session.random_bytes,
-        bundle_sha256=before.sha256,
-    )
-    authority = take_touch(session, config, order, ring, bundle=before, yes=yes)
-    refuse_regressed(authority.proof, effect=_UNCHANGED)
+    to = recipients_of(config, ring)
+    data: dict[str, object] = {"names": before.names, "recipients": [one.id for one in to]}
+    order = change_order(session, config, reseal_scope(data))
+    authority = touch_for_change(session, config, order, ring, yes=yes, effect=_UNCHANGED)
     identity = authority.unsealed.identity
     closed = [name for name in before.names if name not in authority.unsealed.secrets]
     if identity is None or len(closed) == len(before.names):
-        why = authority.unsealed.why_closed(before.names[0])
         raise ConfigError(
-            f"the touched key opens none of the secrets: {why}",
+            f"the touched key opens none: {authority.unsealed.why_closed(before.names[0])}",
             effect=_UNCHANGED,
             hint="touch another key, or set them anew: killswitch secrets set NAME",
         )
-    bundle = update(
-        config.bundle_file,
-        lambda now: now.resealed(now.open(identity).secrets, recipients_of(config, ring)),
-    )
-    data = {
-        "order": order.to_bytes().decode(),
-        "proof": proof_document(authority.proof),
-        "bundle_sha256": bundle.sha256,
-    }
-    record(session, config, SECRETS_RESEALED, f"{order.id}.resealed", data)
+
+    def change(now: "Bundle", recipients: "tuple[Recipient, ...]") -> "Bundle":
+        if recipients != to:
+            raise ConfigError("the key ring was changed meanwhile", effect=_UNCHANGED, hint=_AGAIN)
+        return now.resealed(now.open(identity).secrets, to)
+
+    data |= {"order": order.to_bytes().decode(), "proof": proof_document(authority.proof)}
+    event_id = f"{order.id}.resealed"
+    bundle = change_bundle(session, config, change, SECRETS_RESEALED, event_id, data)
     remember_counter(session, config, authority.proof)
     session.terminal.document(
         {
@@ -173,21 +171,16 @@ def reseal(session: Session, *, yes: Yes = False) -> None:
             "sha256": bundle.sha256,
         }
     )
+    labels = ", ".join(f'"{key.label}"' for key in ring.keys)
     session.terminal.result(f"{len(bundle.names) - len(closed)} secrets sealed anew to {labels}")
     for name in closed:
         why = authority.unsealed.why_closed(name)
-        session.terminal.hint(
-            f"sealed:{name} stays as it was: {why}; killswitch secrets set {name}"
-        )
-
-
-_SET: Final = "killswitch secrets set NAME"
+        session.terminal.hint(f"sealed:{name} stays as it was: {why}")
 
 
 def _seal(session: Session, name: str, command: str, *, new: bool | None) -> None:
-    from killswitch.authority.bundle import update
     from killswitch.cli.record import demand_admitted
-    from killswitch.cli.sealed import recipients_of
+    from killswitch.cli.sealed import change_bundle
     from killswitch.cli.secret_value import read_value
     from killswitch.journal.history import SECRETS_SET
     from killswitch.sources import SEALED_NAME, sealed_names
@@ -204,13 +197,16 @@ def _seal(session: Session, name: str, command: str, *, new: bool | None) -> Non
     if new is False and not there:
         raise UsageError(f"there is no sealed:{name}", effect=_UNCHANGED, hint=_SET)
     secret = read_value(session, name, command)
-    recipients = recipients_of(config, ring)
-    bundle = update(
-        config.bundle_file,
-        lambda before: before.with_secret(name, secret, recipients, session.now()),
+    bundle = change_bundle(
+        session,
+        config,
+        lambda before, recipients: before.with_secret(name, secret, recipients, session.now()),
+        SECRETS_SET,
+        _event_id(session, SECRETS_SET, name),
+        {"name": name},
     )
-    _record(session, config, SECRETS_SET, name, bundle)
-    keys = [key.label for key in ring.keys if set(key.recipients) & set(recipients)]
+    sealed = next(entry.sealed for entry in bundle.entries if entry.name == name)
+    keys = [key.label for key in ring.keys if any(one.id in sealed for one in key.recipients)]
     session.terminal.document(
         {
             "schema_version": 1,
@@ -251,8 +247,5 @@ def _sources_of(config: "Config") -> list[str]:
     return [it for unit in units(config, Sources(config.resolve, {})) for it in unit.sources]
 
 
-def _record(session: Session, config: "Config", kind: str, name: str, bundle: "Bundle") -> None:
-    from killswitch.cli.record import record
-
-    event_id = f"{kind}.{name}.{session.random_bytes(8).hex()}"
-    record(session, config, kind, event_id, {"name": name, "bundle_sha256": bundle.sha256})
+def _event_id(session: Session, kind: str, name: str) -> str:
+    return f"{kind}.{name}.{session.random_bytes(8).hex()}"

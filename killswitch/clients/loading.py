@@ -1,6 +1,7 @@
 """Importing the vendors' packages, one thread at a time.
 
-They import each other in circles: two threads in the middle of it at once see half a module.
+They import each other in circles: two threads in the middle of it at once see half a module. The
+types of the messages are prepared here, too, before two threads can use one at once.
 """
 
 import importlib
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from killswitch.clients.telegram_wire import library
+from killswitch.priming import prime
 
 _TURN: Final = threading.Lock()
 _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -21,9 +23,13 @@ _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def load(kind: str) -> None:
-    """Import everything that the client of `kind` will import; raises ImportError."""
+    """Import everything that the client of `kind` will import; raises ImportError.
+
+    The client's own module is imported already: whoever calls this has made the client.
+    """
     with _TURN:
         for name in _MODULES.get(kind, ()):
             importlib.import_module(name)
         if kind == "telegram":
             library()  # sets what the library reads from the environment as it is imported
+        prime()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from killswitch.authority.recovery import RecoveryRecord
 from killswitch.authority.ring import EnrolledKey
 from killswitch.journal.store import Event
 from killswitch.journal.touches import TouchBook
@@ -11,11 +12,15 @@ from killswitch.journal.verify import Finding, Verdict, verify
 
 
 class Checked(NamedTuple):
-    """What a check found: the verdict, the good touches, the keys enrolled at the end."""
+    """What a check found: the verdict, the good touches, and who may act at the end.
+
+    `recovery` is the recovery phrase that counts at the end.
+    """
 
     verdict: Verdict
     touches: int
     keys: tuple[EnrolledKey, ...]
+    recovery: RecoveryRecord | None = None
 
 
 def check(
@@ -32,7 +37,7 @@ def check(
         problem = _missing(events, anchor)
         if problem:
             verdict = replace(verdict, finding=Finding.TAMPERED, problem=problem)
-    return Checked(verdict, book.count, book.keys)
+    return Checked(verdict, book.count, book.keys, book.recovery)
 
 
 def _missing(events: Sequence[Event], anchor: str) -> str:

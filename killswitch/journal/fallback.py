@@ -46,7 +46,8 @@ class FallbackLog:
     def lines(self) -> list[bytes]:
         """Return what is waiting to be merged into the journal."""
         try:
-            return self.path.read_bytes().splitlines()
+            # A line is empty where one thread took another's line, half written, for cut off.
+            return [line for line in self.path.read_bytes().splitlines() if line]
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -20,6 +20,7 @@ from killswitch.journal.history import KEY_ENROLLED, SECRETS_SET
 from killswitch.journal.store import Journal, NewEvent
 from killswitch.model import Mode, Order
 from killswitch.orders import make_order
+from killswitch.priming import prime
 from killswitch.sandbox.bybit import BybitServer
 from killswitch.sandbox.kakunin import KakuninServer
 from killswitch.sandbox.kubernetes import KubernetesServer
@@ -118,6 +119,7 @@ class World:
         open_reads: bool = False,
         sealed: bool = False,
     ) -> None:
+        prime()  # the servers answer in threads of their own
         self._sealed = sealed
         self.folder = folder
         self.config_file = folder / "killswitch.toml"

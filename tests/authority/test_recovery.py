@@ -2,11 +2,13 @@
 
 import hashlib
 import hmac
+import pickle
 import traceback
 from itertools import pairwise
 from random import Random
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,10 +17,11 @@ from killswitch.authority.recovery import (
     GROUP_LENGTH,
     GROUPS,
     PhraseError,
-    identity_from_phrase,
+    admitted,
     new_recovery,
+    recovery_from_phrase,
 )
-from killswitch.authority.sealing import seal
+from killswitch.authority.sealing import Identity, seal
 from killswitch.secret import redact
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -28,6 +31,10 @@ PUBLIC_KEY = "167a211bb665d17d67f136226dc4f11f2d138a7f3d3874a33e3e969f20dee513"
 
 places = st.integers(0, LENGTH - 1)
 letters = st.sampled_from(ALPHABET)
+
+
+def identity_from_phrase(text: str) -> Identity:
+    return recovery_from_phrase(text).identity
 
 
 def bare(phrase: str) -> str:
@@ -42,10 +49,11 @@ def changed(phrase: str, *changes: tuple[int, str]) -> str:
 
 
 def test_a_new_phrase_opens_what_is_sealed_to_its_recipient() -> None:
-    phrase, recipient = new_recovery()
-    sealed = seal(b"plain", recipient, info=b"x")
+    phrase, recovery = new_recovery()
+    sealed = seal(b"plain", recovery.record.recipient, info=b"x")
     assert identity_from_phrase(phrase.reveal()).open(sealed, info=b"x") == b"plain"
-    assert not recipient.uv
+    assert not recovery.record.recipient.uv
+    assert recovery_from_phrase(phrase.reveal()).record == recovery.record
 
 
 def test_a_phrase_is_15_groups_of_four_and_never_the_same() -> None:
@@ -71,6 +79,40 @@ def test_the_identity_can_be_had_from_the_phrase_without_our_code() -> None:
     seed = hmac.digest(extracted, b"killswitch/recovery/v1\n\x01", hashlib.sha256)
     public = X25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     assert public.hex() == PUBLIC_KEY
+
+
+def test_the_verifying_key_can_be_had_from_the_phrase_without_our_code() -> None:
+    number = 0
+    for letter in bare(PHRASE)[:52]:
+        number = number * 32 + ALPHABET.index(letter)
+    material = (number % 2**256).to_bytes(32, "big")
+    extracted = hmac.digest(bytes(32), material, hashlib.sha256)
+    seed = hmac.digest(extracted, b"killswitch/recovery-signing/v1\n\x01", hashlib.sha256)
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    recovery = recovery_from_phrase(PHRASE)
+    assert key.public_key().public_bytes_raw().hex() == recovery.record.verifying_key
+    assert recovery.admit(b"{}") == key.sign(b"killswitch/admission/v1\n{}")
+
+
+def test_a_phrase_admits_exactly_the_order_that_it_signed() -> None:
+    _, recovery = new_recovery()
+    _, other = new_recovery()
+    signature, verifying_key = recovery.admit(b"order"), recovery.record.verifying_key
+    assert admitted(b"order", signature, verifying_key)
+    assert not admitted(b"order ", signature, verifying_key)
+    assert not admitted(b"order", signature, other.record.verifying_key)
+    assert not admitted(b"order", other.admit(b"order"), verifying_key)
+
+
+@pytest.mark.parametrize("verifying_key", ["", "zz", "00" * 31, "ff" * 33, "02" + "00" * 31])
+def test_a_verifying_key_that_is_none_admits_nothing(verifying_key: str) -> None:
+    assert not admitted(b"order", bytes(64), verifying_key)
+    assert not admitted(b"order", b"", verifying_key)
+
+
+def test_a_recovery_is_never_pickled() -> None:
+    with pytest.raises(TypeError, match="never pickled"):
+        pickle.dumps(new_recovery()[1])
 
 
 @given(st.randoms(use_true_random=False))
@@ -181,9 +223,10 @@ def test_a_wrong_copy_is_told_in_words(text: str, problem: str) -> None:
 
 
 def test_no_error_and_no_repr_shows_the_phrase() -> None:
-    phrase, recipient = new_recovery()
+    phrase, recovery = new_recovery()
     value = phrase.reveal()
-    told = [repr(new_recovery()), repr(phrase), repr(recipient), repr(identity_from_phrase(value))]
+    told = [repr(new_recovery()), repr(phrase), repr(recovery), repr(recovery.record)]
+    told += [repr(recovery_from_phrase(value)), repr(identity_from_phrase(value))]
     for wrong in (value[:-1], "U" + value[1:], changed(value, (0, "Z"), (9, "7"), (30, "W"))):
         with pytest.raises(PhraseError) as caught:
             identity_from_phrase(wrong)

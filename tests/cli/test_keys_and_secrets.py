@@ -15,7 +15,7 @@ from killswitch.authority.ring import KeyRing
 from killswitch.sandbox.softkey import SoftKey
 from killswitch.sandbox.world import World
 from tests.authority.test_attestation import Maker
-from tests.journal.test_touches import Desk
+from tests.journal.desk import Desk
 from tests.worlds import KILLSWITCH, Ran, home, killswitch, running_world, secrets_of
 
 PIN = "3141"

@@ -1,145 +1,30 @@
 """The touches in a journal: each must be a real one, for that order, on that very journal."""
 
-import os
 import sqlite3
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
+from fido2.utils import websafe_encode
 
-from killswitch.authority.changes import enrolment_scope, removal_scope, ring_trouble
-from killswitch.authority.enrolment import enroll
-from killswitch.authority.proof import verify as verify_touch
+from killswitch.authority.changes import (
+    enrolment_scope,
+    recovery_scope,
+    reseal_scope,
+    ring_trouble,
+)
+from killswitch.authority.recovery import new_recovery
 from killswitch.authority.ring import SANDBOX_RP_ID, EnrolledKey, KeyRing
 from killswitch.authority.sealing import Identity
-from killswitch.authority.touch import ask_for_touch
 from killswitch.cli.memory import recall
-from killswitch.document import enrolment_document, proof_document
 from killswitch.journal.check import check
-from killswitch.journal.store import GENESIS, Event, Head, Journal, NewEvent, chained
-from killswitch.journal.verify import Finding, Verdict
+from killswitch.journal.store import GENESIS, Event, Head, chained
+from killswitch.journal.verify import Finding
 from killswitch.model import Mode, Order
-from killswitch.orders import make_order
-from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice
-
-RP_ID = "killswitch.example"
-NOW = datetime(2026, 11, 21, 3, 14, 7, tzinfo=UTC)
-
-
-class Desk:
-    """A journal, and security keys that touch themselves and are written down in it."""
-
-    def __init__(self, path: Path) -> None:
-        self.journal = Journal(path)
-        self.soft: dict[str, SoftKey] = {}
-        self.keys: dict[str, EnrolledKey] = {}
-        self.enrolments: dict[str, tuple[Order, dict[str, object]]] = {}
-
-    def make_key(self, label: str, *, role: str = "both", rp_id: str = RP_ID) -> EnrolledKey:
-        """Make a key, with its own touch on the order that enrols it; nothing is written yet."""
-        soft = self.soft[label] = SoftKey(
-            touch=lambda _: True, rp_ids={rp_id}, aaguid=os.urandom(16)
-        )
-        orders: list[Order] = []
-
-        def challenge(key: EnrolledKey) -> bytes:
-            order = self.order(Mode.KEYS)
-            orders.append(replace(order, scope=enrolment_scope(key)))
-            return orders[-1].challenge()
-
-        enrolment = enroll(
-            SoftKeyDevice(soft),
-            ring=KeyRing(),
-            label=label,
-            operator="anna",
-            rp_id=rp_id,
-            now=NOW,
-            cancel=threading.Event(),
-            on_touch=lambda _number, _of: None,
-            challenge=challenge,
-            role=role,
-        )
-        self.keys[label] = enrolment.key
-        proof = verify_touch(
-            orders[-1], enrolment.assertion, [enrolment.key], sandbox=rp_id == SANDBOX_RP_ID
-        )
-        self.enrolments[label] = (
-            orders[-1],
-            enrolment_document(enrolment, orders[-1], proof, None),
-        )
-        return enrolment.key
-
-    def write(self, id_: str, type_: str, data: dict[str, object]) -> None:
-        self.journal.append(NewEvent(id_, type_, "2026-11-21T03:14:07Z", data))
-
-    def enrol(
-        self,
-        label: str,
-        *,
-        by: str = "",
-        role: str = "both",
-        changes: dict[str, object] | None = None,
-    ) -> None:
-        """Write an enrolment down, admitted by another key if `by` names one."""
-        self.make_key(label, role=role)
-        order, data = self.enrolments[label]
-        if by:
-            data["admitted_by"] = self.touch(order, by)
-        self.write(f"{order.id}.enrolled", "key.enrolled", data | (changes or {}))
-
-    def remove(self, label: str, *, by: str = "", changes: dict[str, object] | None = None) -> None:
-        order = replace(self.order(Mode.KEYS), scope=removal_scope(self.keys[label]))
-        data: dict[str, object] = {
-            "key": msgspec.to_builtins(self.keys[label]),
-            "order": order.to_bytes().decode(),
-            "proof": self.touch(order, by or label),
-        }
-        self.write(f"{order.id}.removed", "key.removed", data | (changes or {}))
-
-    def order(self, mode: Mode = Mode.LIVE, head: Head | None = None) -> Order:
-        return make_order(
-            mode=mode,
-            scope=["vault prod"],
-            config_sha256="4f" * 32,
-            head=head or self.journal.head(),
-            now=NOW,
-            random_bytes=os.urandom,
-            reason="Drawdown, dégagé",
-        )
-
-    def touch(self, order: Order, label: str = "blue") -> dict[str, object]:
-        touched = ask_for_touch(
-            challenge=order.challenge(),
-            keys=[self.keys[label]],
-            rp_id=RP_ID,
-            devices=lambda: [SoftKeyDevice(self.soft[label])],
-            timeout_s=5,
-            cancel=threading.Event(),
-            on_state=lambda _: None,
-        )
-        return proof_document(verify_touch(order, touched.assertion, [self.keys[label]]))
-
-    def raw_touch(self, order: Order, label: str) -> dict[str, object]:
-        """Let a key sign whatever its role: what a patched killswitch would do."""
-        key = self.keys[label]
-        self.keys[label] = replace(key, role="both")
-        try:
-            return self.touch(order, label)
-        finally:
-            self.keys[label] = key
-
-    def record(self, order: Order, proof: object, type_: str = "halt.ordered") -> None:
-        data: dict[str, object] = {"order": order.to_bytes().decode(), "proof": proof}
-        self.write(f"{order.id}.ordered", type_, data)
-
-    def check(self) -> tuple[Verdict, int]:
-        verdict, touches, _ = check(self.journal.events())
-        return verdict, touches - 1  # without blue's own, when it was enrolled
+from tests.journal.desk import Desk
 
 
 @pytest.fixture
@@ -350,7 +235,7 @@ def test_a_key_that_only_stands_in_the_ring_admits_nobody_and_orders_nothing(des
     rogue = desk.make_key("rogue")
     order = desk.order()
     desk.record(order, desk.touch(order, "rogue"))
-    verdict, _, _ = check(desk.journal.events(), [desk.keys["blue"], rogue])
+    verdict, *_ = check(desk.journal.events(), [desk.keys["blue"], rogue])
     assert "by a key that was not enrolled then" in verdict.problem
 
 
@@ -373,12 +258,15 @@ def test_a_recipient_slipped_into_a_key_is_found(desk: Desk) -> None:
     key = desk.make_key("black")
     stranger = Identity.derived(bytes(32), info=b"test", uv=False).recipient
     bugged = replace(key, recipients=(*key.recipients, stranger))
-    assert (
-        ring_trouble([bugged], [key]) == '"black" is not as the journal says that it was enrolled'
-    )
-    assert ring_trouble([bugged], []) == ""
-    assert "the journal admitted no such key" in ring_trouble([bugged], [desk.keys["blue"]])
-    assert ring_trouble([replace(key, counter=99)], [key]) == ""
+    assert "is not as the journal says" in problem(bugged, [key])
+    assert "the journal has admitted none of the keys" in problem(bugged, [])
+    assert "the journal admitted no such key" in problem(bugged, [desk.keys["blue"]])
+    assert problem(replace(key, counter=99), [key]) == ""
+
+
+def problem(in_ring: EnrolledKey, journal: Sequence[EnrolledKey]) -> str:
+    trouble = ring_trouble(KeyRing((in_ring,)), journal, None)
+    return trouble.problem if trouble else ""
 
 
 def test_a_key_that_may_only_release_orders_no_halt(desk: Desk) -> None:
@@ -390,26 +278,104 @@ def test_a_key_that_may_only_release_orders_no_halt(desk: Desk) -> None:
     assert_found(desk, 'by key "auditor", whose role does not allow it')
 
 
-def test_a_removal_of_a_key_that_was_enrolled_elsewhere_is_no_fault(desk: Desk) -> None:
+def test_a_removal_of_a_key_that_this_journal_never_knew_is_no_fault(desk: Desk) -> None:
     desk.make_key("elsewhere")
     desk.remove("elsewhere", by="blue")
     assert desk.check()[0].finding is Finding.INTACT
 
 
-def test_keys_known_from_elsewhere_are_good_while_this_journal_tells_of_none(
+# A second laptop, or a journal begun anew: the keys were enrolled elsewhere.
+
+
+def laptop(folder: Path) -> Desk:
+    desk = Desk(folder / "second-laptop.db")
+    desk.make_key("blue")
+    desk.make_key("black")
+    return desk
+
+
+def test_keys_of_the_ring_are_good_for_a_halt_while_the_journal_tells_of_none(
     tmp_path: Path,
 ) -> None:
-    laptop = Desk(tmp_path / "second-laptop.db")
-    key = laptop.make_key("elsewhere")
-    order = laptop.order()
-    laptop.record(order, laptop.touch(order, "elsewhere"))
-    verdict, touches, _ = check(laptop.journal.events(), [key])
+    desk = laptop(tmp_path)
+    order = desk.order()
+    desk.record(order, desk.touch(order))
+    verdict, touches, *_ = check(desk.journal.events(), [desk.keys["blue"]])
     assert (verdict.finding, touches) == (Finding.INTACT, 1)
-    assert check(laptop.journal.events()).verdict.finding is Finding.TAMPERED
-    laptop.remove("elsewhere")
-    after = laptop.order()
-    laptop.record(after, laptop.touch(after, "elsewhere"))
-    assert check(laptop.journal.events(), [key]).verdict.bad_seq == 3
+    assert check(desk.journal.events()).verdict.finding is Finding.TAMPERED
+
+
+def test_adopted_keys_are_the_journals_own(tmp_path: Path) -> None:
+    desk = laptop(tmp_path)
+    desk.adopt(["blue", "black"], by="black")
+    order = desk.order()
+    desk.record(order, desk.touch(order, "blue"))
+    desk.enrol("grey", by="blue")
+    rogue = desk.make_key("rogue")
+    checked = check(desk.journal.events(), [rogue])
+    assert checked.verdict.finding is Finding.INTACT
+    assert [key.label for key in checked.keys] == ["blue", "black", "grey"]
+
+
+def test_keys_are_adopted_by_one_of_them_only_and_only_once(tmp_path: Path) -> None:
+    desk = laptop(tmp_path)
+    desk.make_key("stranger")
+    desk.adopt(["blue", "black"], by="stranger")
+    assert "by a key that was not enrolled then" in check(desk.journal.events()).verdict.problem
+    again = Desk(tmp_path / "third.db")
+    again.enrol("blue")
+    again.make_key("rogue")
+    again.adopt(["rogue"], by="rogue")
+    verdict, *_ = check(again.journal.events())
+    assert "keys adopted by a journal that has its own" in verdict.problem
+
+
+def test_other_keys_than_the_touch_was_for_are_not_adopted(tmp_path: Path) -> None:
+    desk = laptop(tmp_path)
+    rogue = msgspec.to_builtins(desk.make_key("rogue"))
+    blue = msgspec.to_builtins(desk.keys["blue"])
+    desk.adopt(["blue", "black"], by="blue", changes={"keys": [blue, rogue]})
+    assert "its touch was for other keys" in check(desk.journal.events()).verdict.problem
+
+
+def test_a_key_gives_away_no_more_than_it_may_itself(desk: Desk) -> None:
+    desk.enrol("trader", by="blue", role="halt")
+    desk.make_key("auditor", role="release")
+    order, enrolment = desk.enrolments["auditor"]
+    data = enrolment | {"admitted_by": desk.touch(order, "trader")}
+    desk.write(f"{order.id}.enrolled", "key.enrolled", data)
+    assert_found(desk, 'by key "trader", whose role does not allow it')
+
+
+def test_a_key_is_not_enrolled_twice_with_another_role(desk: Desk) -> None:
+    desk.enrol("trader", by="blue", role="halt")
+    promoted = replace(desk.keys["trader"], role="both")
+    order = replace(desk.order(Mode.KEYS), scope=enrolment_scope(promoted))
+    proof = desk.touch(order, "trader")
+    data: dict[str, object] = {
+        "key": msgspec.to_builtins(promoted),
+        "order": order.to_bytes().decode(),
+        "proof": proof,
+        "admitted_by": proof,
+    }
+    desk.write(f"{order.id}.enrolled", "key.enrolled", data)
+    assert_found(desk, "a key that was enrolled already")
+
+
+def test_secrets_sealed_anew_to_others_than_the_touch_was_for_are_found(desk: Desk) -> None:
+    data: dict[str, object] = {"names": ["a", "b"], "recipients": ["00" * 8]}
+    order = replace(desk.order(Mode.KEYS), scope=reseal_scope(data))
+    proven = data | {"order": order.to_bytes().decode(), "proof": desk.touch(order)}
+    desk.write(f"{order.id}.resealed", "secrets.resealed", proven | {"recipients": ["11" * 8]})
+    assert_found(desk, "its touch was for other secrets or recipients")
+
+
+def test_the_journal_knows_the_highest_counter_of_each_key(desk: Desk) -> None:
+    order = desk.order()
+    proof = desk.touch(order)
+    desk.record(order, proof)
+    (key,) = check(desk.journal.events()).keys
+    assert key.counter == proof["counter"]
 
 
 @pytest.mark.parametrize(
@@ -448,6 +414,163 @@ def test_a_forged_public_key_is_a_bad_touch_and_not_a_crash(desk: Desk) -> None:
     assert check(events, [forged]).verdict.finding is Finding.TAMPERED
 
 
+# The recovery phrase: it admits a key, because a key was touched for it.
+
+
+def test_a_phrase_that_a_key_was_touched_for_admits_a_key_which_then_orders(desk: Desk) -> None:
+    recovery = desk.set_recovery()
+    desk.admit("black", recovery)
+    order = desk.order()
+    desk.record(order, desk.touch(order, "black"))
+    checked = check(desk.journal.events())
+    assert checked.verdict.finding is Finding.INTACT
+    assert [key.label for key in checked.keys] == ["blue", "black"]
+    assert checked.touches == 4
+    assert checked.recovery == recovery.record
+    ring = KeyRing(checked.keys, recovery=recovery.record.recipient)
+    assert ring_trouble(ring, checked.keys, checked.recovery) is None
+    for wrong in (None, new_recovery()[1].record.recipient):
+        trouble = ring_trouble(replace(ring, recovery=wrong), checked.keys, checked.recovery)
+        assert trouble is not None
+        assert "the recovery phrase" in trouble.problem
+
+
+def test_a_phrase_outlives_the_key_that_was_touched_for_it(desk: Desk) -> None:
+    recovery = desk.set_recovery()
+    desk.enrol("black", by="blue")
+    desk.remove("blue", by="black")
+    desk.admit("grey", recovery)
+    assert desk.check()[0].finding is Finding.INTACT
+
+
+def test_a_phrase_admits_nobody_before_one_was_set(desk: Desk) -> None:
+    desk.admit("rogue", new_recovery()[1])
+    assert_found(desk, "a key admitted by a recovery phrase, and none was set")
+
+
+def test_another_phrase_admits_nobody(desk: Desk) -> None:
+    desk.set_recovery()
+    desk.admit("rogue", new_recovery()[1])
+    assert_found(desk, "the recovery phrase of that time did not admit")
+
+
+def test_a_phrase_that_was_replaced_is_good_for_what_it_admitted_before_and_for_no_more(
+    desk: Desk,
+) -> None:
+    old = desk.set_recovery()
+    desk.admit("black", old)
+    new = desk.set_recovery(by="black")
+    checked = check(desk.journal.events())
+    assert (checked.verdict.finding, checked.recovery) == (Finding.INTACT, new.record)
+    desk.admit("rogue", old)
+    assert_found(desk, "the recovery phrase of that time did not admit")
+
+
+@pytest.mark.parametrize("signature", ["", "AAAA", "A" * 86, "?", "é", 7, {}])
+def test_an_admission_that_the_phrase_did_not_sign_is_found(desk: Desk, signature: object) -> None:
+    desk.set_recovery()
+    desk.enrol("rogue", changes={"admitted_by_recovery": signature})
+    verdict, _ = desk.check()
+    assert (verdict.finding, verdict.bad_seq) == (Finding.TAMPERED, 3)
+
+
+def test_an_admission_by_phrase_of_another_key_is_found(desk: Desk) -> None:
+    recovery = desk.set_recovery()
+    desk.make_key("black")
+    order, _ = desk.enrolments["black"]
+    signature = websafe_encode(recovery.admit(order.to_bytes()))
+    desk.enrol("rogue", changes={"admitted_by_recovery": signature})
+    assert_found(desk, "did not admit")
+
+
+def test_the_phrase_does_not_stand_for_the_new_keys_own_touch(desk: Desk) -> None:
+    recovery = desk.set_recovery()
+    desk.make_key("black")
+    order, data = desk.enrolments["black"]
+    data["admitted_by_recovery"] = websafe_encode(recovery.admit(order.to_bytes()))
+    desk.write(f"{order.id}.enrolled", "key.enrolled", data | {"proof": None})
+    assert_found(desk, "its touch cannot be read")
+
+
+def test_where_key_and_phrase_both_admit_both_must_be_good(desk: Desk) -> None:
+    recovery = desk.set_recovery()
+    desk.admit("black", recovery, by="blue")
+    assert desk.check()[0].finding is Finding.INTACT
+    desk.make_key("stranger")
+    desk.admit("grey", recovery, by="stranger")
+    assert_found(desk, "by a key that was not enrolled then")
+
+
+@pytest.mark.parametrize("type_", ["halt.ordered", "drill.ordered", "secrets.resealed"])
+def test_the_phrase_stands_for_no_other_touch(desk: Desk, type_: str) -> None:
+    recovery = desk.set_recovery()
+    order = desk.order(Mode.KEYS if type_ == "secrets.resealed" else Mode.LIVE)
+    data: dict[str, object] = {
+        "order": order.to_bytes().decode(),
+        "admitted_by_recovery": websafe_encode(recovery.admit(order.to_bytes())),
+    }
+    desk.write(f"{order.id}.{type_.partition('.')[2]}", type_, data)
+    assert_found(desk, "its touch cannot be read")
+
+
+def test_a_phrase_that_no_touch_set_is_found(desk: Desk) -> None:
+    desk.set_recovery(changes={"proof": None})
+    assert_found(desk, "its touch cannot be read")
+
+
+def test_a_phrase_set_by_a_stranger_is_found_and_admits_nobody(desk: Desk) -> None:
+    desk.make_key("stranger")
+    desk.set_recovery(by="stranger")
+    assert_found(desk, "by a key that was not enrolled then")
+    assert check(desk.journal.events()).recovery is None
+
+
+@pytest.mark.parametrize("part", ["recipient", "verifying_key"])
+def test_a_phrase_that_was_swapped_after_the_touch_is_found(desk: Desk, part: str) -> None:
+    mine = msgspec.to_builtins(new_recovery()[1].record)
+    honest = msgspec.to_builtins(new_recovery()[1].record)
+    desk.set_recovery(changes={"recovery": honest | {part: mine[part]}})
+    assert_found(desk, "its touch was for another recovery phrase")
+
+
+@pytest.mark.parametrize(
+    "recovery", [None, {}, {"recipient": {"public_key": "zz", "uv": False}, "verifying_key": ""}]
+)
+def test_a_phrase_without_its_public_keys_is_found(desk: Desk, recovery: object) -> None:
+    desk.set_recovery(changes={"recovery": recovery})
+    assert_found(desk, "a recovery phrase without its public keys")
+
+
+def test_a_good_touch_under_the_wrong_event_sets_no_phrase(desk: Desk) -> None:
+    recovery = new_recovery()[1]
+    order = replace(desk.order(Mode.KEYS), scope=recovery_scope(recovery.record))
+    data: dict[str, object] = {
+        "recovery": msgspec.to_builtins(recovery.record),
+        "order": order.to_bytes().decode(),
+        "proof": desk.touch(order),
+    }
+    desk.write("another.set", "recovery.set", data)
+    assert_found(desk, f"its touch was for order {order.id}")
+    assert check(desk.journal.events()).recovery is None
+
+
+@pytest.mark.parametrize("by_phrase", [True, False])
+def test_an_admission_is_not_good_a_second_time_after_the_key_was_removed(
+    desk: Desk, *, by_phrase: bool
+) -> None:
+    if by_phrase:
+        desk.admit("black", desk.set_recovery())
+    else:
+        desk.enrol("black", by="blue")
+    desk.remove("black", by="blue")
+    events = desk.journal.events()
+    replayed = events[-2].raw
+    forged = Event(len(events) + 1, events[-1].hash, replayed, chained(events[-1].hash, replayed))
+    verdict, *_ = check([*events, forged])
+    assert (verdict.finding, verdict.bad_seq) == (Finding.TAMPERED, len(events) + 1)
+    assert "its touch was used before" in verdict.problem
+
+
 # A touch notarises all that came before it.
 
 
@@ -477,7 +600,7 @@ def test_a_journal_written_anew_from_the_start_no_longer_fits_its_touches(desk: 
         raw = event.raw.replace(b"5000000", b"50")
         forged.append(Event(event.seq, prev, raw, chained(prev, raw)))
         prev = forged[-1].hash
-    verdict, touches, _ = check(forged)
+    verdict, touches, *_ = check(forged)
     assert (verdict.finding, verdict.bad_seq, touches) == (Finding.TAMPERED, 3, 1)
     assert "its touch was made on another journal, with 2 events" in verdict.problem
 

@@ -172,7 +172,7 @@ def test_bytes_that_were_serialised_again_are_found_even_if_the_chain_was_mended
 )
 def test_bytes_that_are_no_event_are_found_and_are_not_a_crash(junk: bytes) -> None:
     good = NewEvent("e1", "test.written", "2026-11-21T03:14:07Z", {}).to_bytes()
-    verdict, touches, _ = check(chain([good, junk, good]))
+    verdict, touches, *_ = check(chain([good, junk, good]))
     assert (verdict.finding, verdict.bad_seq) == (Finding.TAMPERED, 2)
     assert verdict.problem == "its bytes are not an event"
     assert touches == 0
@@ -201,7 +201,7 @@ def test_a_head_kept_elsewhere_finds_what_the_chain_cannot(journal: Journal) -> 
         (digest, f"'{digest}' is not a head: SIZE:HASH"),
         (f"-1:{digest}", f"'-1:{digest}' is not a head: SIZE:HASH"),
     ):
-        verdict, _, _ = check(events, anchor=anchor)
+        verdict, *_ = check(events, anchor=anchor)
         assert (verdict.finding, verdict.problem) == (Finding.TAMPERED, problem)
     assert check(events[1:], anchor=f"4:{digest}")[0].bad_seq == 2, "the chain comes first"
 
