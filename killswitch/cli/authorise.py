@@ -119,7 +119,8 @@ def _touch(
     )
     key = next(key for key in ring.keys if key.credential_id == proof.credential_id)
     unsealed = unseal(bundle or Bundle(), touched, key, keep_identity=keep)
-    opened = f"; it opened {len(unsealed.secrets)} secrets" if unsealed.secrets else ""
+    count = len(unsealed.secrets)
+    opened = f"; it opened {count} secret{'s' if count != 1 else ''}" if count else ""
     session.terminal.say(word, f'touched: "{proof.key_label}" ({proof.operator}){opened}')
     return Authority(proof, unsealed)
 

@@ -115,7 +115,8 @@ class Enrolling:
             remember_counter(self._session, self._config, admission.authority.proof)
         pin = "" if any(one.uv for one in key.recipients) else "; it has no PIN"
         self._session.terminal.result(
-            f'enrolled "{label}" of {key.operator}: may {may(key)}, make {key.attestation}{pin}'
+            f'enrolled "{label}" of {key.operator}: may {may(key)}, '
+            f"attestation {key.attestation}{pin}"
         )
 
     def _beside_phrase(self, ring: KeyRing) -> KeyRing:

@@ -36,7 +36,8 @@ def init(
     session.terminal.hint(
         "next: fill it in, then\n"
         f"  killswitch config check --config {file}\n"
-        f"  killswitch keys enroll --config {file} --label blue --operator NAME\n"
+        f"  killswitch keys enroll --config {file} --operator NAME --label blue --label black\n"
+        f"  killswitch secrets set --config {file} bybit-main-key     (and the others)\n"
         f"  killswitch status --config {file}\n"
         f"  killswitch drill --config {file}"
     )

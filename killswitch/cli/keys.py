@@ -116,7 +116,7 @@ def list_keys(session: Session) -> None:
         pin = "; PIN" if any(one.uv for one in key.recipients) else ""
         session.terminal.result(
             f' "{key.label}"  {key.operator}, may {may(key)}{pin}, enrolled {key.enrolled_at}, '
-            f"counter {key.counter}, make {key.attestation}, "
+            f"counter {key.counter}, attestation {key.attestation}, "
             f"credential {key.credential_id.hex()[:8]}"
         )
     kept = "on paper or steel" if ring.recovery else "none; killswitch keys recovery makes one"

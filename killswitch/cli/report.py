@@ -21,8 +21,8 @@ RECOVERY: Final = (
     "make new credentials at every vendor; the old ones stay revoked",
     "seal them: killswitch secrets rotate NAME, for each",
     "put secrets and certificates back in place, by hand, system by system",
-    "take away what kept pods out: kubectl delete resourcequota, then scale up",
-    "killswitch status --touch, then killswitch drill; only then let it trade",
+    "prove it while no pod runs: killswitch status --touch, then killswitch drill",
+    "only then let it trade: kubectl delete resourcequota, then scale up",
 )
 """What a person does after the release, in this order."""
 

@@ -172,7 +172,9 @@ def reseal(session: Session, *, yes: Yes = False) -> None:
         }
     )
     labels = ", ".join(f'"{key.label}"' for key in ring.keys)
-    session.terminal.result(f"{len(bundle.names) - len(closed)} secrets sealed anew to {labels}")
+    count = len(bundle.names) - len(closed)
+    many = "s" if count != 1 else ""
+    session.terminal.result(f"{count} secret{many} sealed anew to {labels}")
     for name in closed:
         why = authority.unsealed.why_closed(name)
         session.terminal.hint(f"sealed:{name} stays as it was: {why}")
