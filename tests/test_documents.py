@@ -2,13 +2,17 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer.main
 
+from killswitch import sections
 from killswitch.cli.app import app
+from killswitch.cli.report import RECOVERY
 from killswitch.exit_codes import ExitCode
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +78,40 @@ def test_the_runbooks_table_of_exit_codes_is_the_programs() -> None:
     table, _, _ = rest.partition("\n#")
     rows = re.findall(r"^\| (\d+) \| (.+?) \|", table, re.MULTILINE)
     assert {int(code): text for code, text in rows} == {int(c): c.meaning for c in ExitCode}
+
+
+def test_what_the_runbook_quotes_from_the_touch_prompt_is_what_it_says() -> None:
+    _, _, rest = (ROOT / "docs/runbook.md").read_text().partition("### No key blinks")
+    table, _, _ = rest.partition("\n#")
+    quoted = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
+    code = [
+        ROOT / "killswitch/cli/authorise.py",
+        *(ROOT / "killswitch/authority").glob("*.py"),
+    ]
+    said = "".join(path.read_text() for path in code)
+    assert len(quoted) > 10
+    assert [text for text in quoted if text not in said] == []
+
+
+def test_the_runbook_shows_the_list_that_resolve_prints() -> None:
+    runbook = (ROOT / "docs/runbook.md").read_text()
+    printed = "\n".join(f"{number}. {step}" for number, step in enumerate(RECOVERY, 1))
+    assert f"```text\n{printed}\n```" in runbook
+
+
+@pytest.mark.parametrize("name", ["keys", "secrets", "journal", "halt", "drill"])
+def test_the_example_shows_every_setting_with_its_default(name: str) -> None:
+    shown = tomllib.loads((ROOT / "killswitch/killswitch.toml.example").read_text())[name]
+    section = getattr(sections.File(), name)
+    assert set(shown) == set(section.__struct_fields__)
+    assert msgspec.convert(shown, type(section)) == section
+
+
+def test_the_example_seals_every_credential() -> None:
+    text = (ROOT / "killswitch/killswitch.toml.example").read_text()
+    credentials = re.findall(r'^(?:api_key|api_secret|token) = "(\w+):', text, re.MULTILINE)
+    assert len(credentials) > 5
+    assert set(credentials) == {"sealed"}
 
 
 def test_links_between_the_documents_lead_somewhere() -> None:
