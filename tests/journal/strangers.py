@@ -17,7 +17,7 @@ from killswitch.authority.touch import ask_for_touch
 from killswitch.document import proof_document
 from killswitch.model import Order
 from killswitch.sandbox.softkey import SoftKeyDevice
-from tests.journal.test_touches import RP_ID, Desk
+from tests.journal.desk import RP_ID, Desk
 from tests.worlds import Ran
 
 ROOT = Path(__file__).parents[2]

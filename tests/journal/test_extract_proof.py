@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.journal.desk import Desk
 from tests.journal.strangers import SCRIPT
-from tests.journal.test_touches import Desk
 from tests.worlds import Ran
 
 

@@ -22,8 +22,8 @@ from killswitch.journal.check import check
 from killswitch.journal.store import GENESIS, Journal, chained
 from killswitch.journal.verify import Finding
 from killswitch.model import ORDER_DOMAIN
+from tests.journal.desk import Desk
 from tests.journal.strangers import CHECKS, PACKAGES, Stranger, demand, section, touched
-from tests.journal.test_touches import Desk
 from tests.worlds import killswitch, running_world
 
 Body = dict[str, Any]
