@@ -104,6 +104,8 @@ def _drill_headline(report: HaltReport) -> str:
     if all(result.evidence for result in report.results):
         return "DRILL NOT PASSED  no system is configured"
     bad = [result for result in report.results if not result.outcome.good]
+    if not bad and report.degraded:
+        return "DRILL NOT PASSED  all was rehearsed, but the evidence or the keys are in doubt"
     if not bad:
         return "DRILL NOT PASSED  nothing was live, so nothing could be rehearsed"
     return f"DRILL NOT PASSED  {len(bad)} of {len(report.results)} steps"

@@ -96,10 +96,8 @@ def test_a_key_that_is_not_enrolled_does_nothing(tmp_path: Path) -> None:
 
 def test_yes_never_stands_for_a_real_key(tmp_path: Path) -> None:
     with running_world(tmp_path) as world:
-        text = world.config_file.read_text()
-        world.config_file.write_text(
-            text.replace('[sandbox]\nsoftware_key = "software-key.json"\n', "")
-        )
+        before, _, after = world.config_file.read_text().partition("[sandbox]")
+        world.config_file.write_text(f"{before}[keys]{after.partition('[keys]')[2]}")
         ran = killswitch(["--revoke", "--yes", "--config", world.config_file], tmp_path)
         assert ran.code == 2
         assert "software key only" in ran.err

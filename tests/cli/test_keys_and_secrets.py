@@ -191,6 +191,7 @@ def test_a_bundle_that_was_swapped_is_found_before_it_is_needed(
         drill = killswitch(["drill", "--yes", *config], tmp_path)
         assert drill.code == 8, drill.out
         assert drill.out.startswith("DRILL NOT PASSED")
+        assert change == "gone" or "all was rehearsed, but" in drill.out
 
 
 def test_a_secret_that_does_not_open_costs_only_the_system_that_needs_it(tmp_path: Path) -> None:
