@@ -43,9 +43,10 @@ class HeldKey(Section, frozen=True, kw_only=True):
 
 
 class BybitSection(Section, frozen=True, kw_only=True):
-    """`[[bybit]]`: one master credential."""
+    """`[[bybit]]`: one master credential; `account` is the user id that it must belong to."""
 
     name: str
+    account: str = ""
     api_key: str
     api_secret: str
     environment: Literal["mainnet", "testnet"] = "mainnet"

@@ -201,6 +201,7 @@ def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended
             own=own,
             held=held,
             may_write=may_write,
+            account=section.account,
             spent=_spent(held_keys, ended("bybit", section.name)),
         )
         return RevokeKeys(client, section.name, section.orders)

@@ -248,3 +248,10 @@ def test_the_sealed_names_among_sources_are_named_once() -> None:
     assert sealed_names(["env:A", "sealed:b", "sealed:a", "sealed:b"]) == ("b", "a")
     assert name_of("sealed:b") == "sealed:b"
     check_source("sealed:b")
+
+
+def test_a_command_that_never_stops_printing_is_cut_off_at_once(sources: Sources) -> None:
+    started = time.monotonic()
+    with pytest.raises(RefusedError, match="longer than 65536 characters"):
+        sources.get("command:yes")
+    assert time.monotonic() - started < 5

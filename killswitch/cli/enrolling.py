@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from killswitch.authority.attestation import AttestationPolicy, Level
 from killswitch.authority.changes import covers, enrolment_scope, may
 from killswitch.authority.enrolment import enroll as enroll_key
+from killswitch.authority.files import read_guarded
 from killswitch.authority.proof import verify
 from killswitch.authority.ring import SANDBOX_RP_ID, EnrolledKey, KeyRing
 from killswitch.authority.unsealing import Unsealed
@@ -222,7 +223,10 @@ def _covering(ring: KeyRing, role: str) -> KeyRing:
 
 def _attestation(config: Config) -> AttestationPolicy:
     try:
-        roots = tuple(config.resolve(it).read_bytes() for it in config.keys.attestation_roots)
+        roots = tuple(
+            read_guarded(config.resolve(it), what="root certificate")
+            for it in config.keys.attestation_roots
+        )
     except OSError as error:
         raise ConfigError(
             f"a root certificate cannot be read: {error.filename}: {error.strerror}",

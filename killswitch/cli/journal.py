@@ -112,20 +112,37 @@ def read_events(path: Path) -> "list[Event]":
 
 def repair(session: Session) -> None:
     """Take the events that had to go into the fallback file into the journal, as new events."""
+    from killswitch.cli.record import take_if_good
     from killswitch.config import load_config
-    from killswitch.errors import UnreachableError
+    from killswitch.errors import ConfigError, UnreachableError
     from killswitch.journal.fallback import FallbackLog
-    from killswitch.journal.store import Journal
+    from killswitch.journal.store import NewEvent
 
     config = load_config(session.demand_config())
-    log, journal = FallbackLog(config.fallback_file), Journal(config.journal_file)
+    left: list[str] = []
+
+    def take(event: NewEvent) -> None:
+        problem = take_if_good(config, event)
+        if problem:
+            left.append(f"{event.id}: {problem}")
+
     try:
-        merged = log.drain(session.now(), journal.append)
+        waiting = FallbackLog(config.fallback_file).drain(session.now(), take)
     except UnreachableError as error:
-        raise KillswitchError(
+        raise ConfigError(
             error.problem,
             effect="its events still wait in the fallback file",
             hint="make the journal writable, then run this again",
         ) from error
-    session.terminal.document({"schema_version": 1, "document": "journal-repair", "merged": merged})
-    session.terminal.result(f"{merged} events taken into {config.journal_file}")
+    merged = waiting - len(left)
+    session.terminal.document(
+        {"schema_version": 1, "document": "journal-repair", "merged": merged, "left_out": left}
+    )
+    many = "s" if merged != 1 else ""
+    session.terminal.result(f"{merged} event{many} taken into {config.journal_file}")
+    for why in left:
+        session.terminal.result(f"left out, since the journal would not bear it: {why}")
+    if left:
+        session.terminal.hint(
+            f"it is kept beside {config.fallback_file}, with .merged- in its name"
+        )

@@ -57,6 +57,8 @@ def enroll(
             effect="no key was enrolled",
             hint="--label FIRST --label SECOND enrols two, else: --accept-single-key",
         )
+    if len(set(label)) < len(label):
+        raise UsageError("two keys cannot have one label", effect=UNCHANGED, hint="--label twice")
     for one in label:
         ring.check_new(one, operator, role)
     phrase = take_phrase(session, record) if record else None

@@ -15,14 +15,14 @@ from killswitch.journal.verify import Finding
 
 
 def head_of(config: Config) -> Head:
-    """Return the journal's head, for an order to sign; raises KillswitchError.
+    """Return the journal's head, for an order to sign; raises ConfigError.
 
     A change that could not be written down is not begun.
     """
     try:
         return Journal(config.journal_file).head()
     except UnreachableError as error:
-        raise KillswitchError(
+        raise ConfigError(
             error.problem, effect="nothing was changed", hint="make the journal readable"
         ) from error
 
@@ -69,23 +69,36 @@ def append(
 
     Raises KillswitchError.
     """
-    journal = Journal(config.journal_file)
     event = NewEvent(event_id, kind, f"{session.now():%Y-%m-%dT%H:%M:%S}Z", data)
-    known = KeyRing.load(config.key_file).keys if config.key_file.exists() else ()
     try:
-        events = journal.events()
-        raw, prev = event.to_bytes(), events[-1].hash if events else GENESIS
-        new = Event(len(events) + 1, prev, raw, chained(prev, raw))
-        verdict = check([*events, new], known).verdict
-        if verdict.finding is Finding.TAMPERED:
-            raise ConfigError(
-                f"the journal would not bear it: {verdict.problem}",
-                effect=effect,
-                hint="if somebody else changed the keys just now, run it again",
-            )
-        journal.append(event)
+        problem = take_if_good(config, event)
     except UnreachableError as error:
         raise ConfigError(error.problem, effect=effect, hint="make the journal writable") from error
+    if problem:
+        raise ConfigError(
+            f"the journal would not bear it: {problem}",
+            effect=effect,
+            hint="if somebody else changed the keys just now, run it again",
+        )
+
+
+def take_if_good(config: Config, event: NewEvent) -> str:
+    """Append an event that `journal verify` will accept, or return why it would not.
+
+    An event that stands there already is taken. Raises UnreachableError.
+    """
+    journal = Journal(config.journal_file)
+    known = KeyRing.load(config.key_file).keys if config.key_file.exists() else ()
+    events = journal.events()
+    raw, prev = event.to_bytes(), events[-1].hash if events else GENESIS
+    if any(one.raw == raw for one in events):
+        return ""
+    new = Event(len(events) + 1, prev, raw, chained(prev, raw))
+    verdict = check([*events, new], known).verdict
+    if verdict.finding is Finding.TAMPERED:
+        return verdict.problem
+    journal.append(event)
+    return ""
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from killswitch.authority.sealing import Recipient
 from killswitch.cli.record import demand_admitted, record
 from killswitch.cli.session import Session
 from killswitch.config import Config
-from killswitch.errors import KillswitchError
+from killswitch.errors import ConfigError, KillswitchError
 from killswitch.journal.history import History
+from killswitch.journal.store import Journal
 from killswitch.sources import sealed_names
 
 UNCHANGED = "the sealed secrets are unchanged"
@@ -48,7 +49,7 @@ class Sealed:
         return [
             *_substituted(self.bundle, past),
             *_missing(self.bundle, sealed_names(sources)),
-            *_not_ours(self.bundle, recipients_of(config, ring)),
+            *_not_ours(self.bundle, ring, recipients_of(config, ring)),
             *_opens_nothing(self.bundle, config, ring),
         ]
 
@@ -73,16 +74,31 @@ def change_bundle(
     kind: str,
     event_id: str,
     data: Mapping[str, object],
+    *,
+    accept_foreign: bool = False,
 ) -> Bundle:
     """Change the bundle and write its hash down, as one step between processes.
 
     `change` is given the bundle as it is now, and the recipients of the ring as it is now, which
-    the journal must have admitted. Raises KillswitchError.
+    the journal must have admitted. A file that is not the one that the journal knows is refused,
+    unless a person has said that it is good: `accept_foreign`. Raises KillswitchError.
     """
     with locked(config.bundle_file, wait_s=_LOCK_WAIT_S):
         ring = KeyRing.load(config.key_file)
         demand_admitted(config, ring, effect=UNCHANGED)
-        bundle = change(Bundle.load(config.bundle_file), recipients_of(config, ring))
+        before = Bundle.load(config.bundle_file)
+        past = History(Journal(config.journal_file).events())
+        if (doubts := _substituted(before, past)) and not accept_foreign:
+            problem = f"the sealed secrets: {doubts[0].problem}"
+            raise ConfigError(problem, effect=UNCHANGED, hint=doubts[0].mend)
+        recipients = recipients_of(config, ring)
+        if not recipients:
+            raise ConfigError(
+                "no enrolled key opens secrets in the way that [keys] require_pin asks for",
+                effect=UNCHANGED,
+                hint="set a PIN on each key, then: keys remove, keys enroll",
+            )
+        bundle = change(before, recipients)
         bundle.save(config.bundle_file)
         record(session, config, kind, event_id, {**data, "bundle_sha256": bundle.sha256})
     return bundle
@@ -107,12 +123,14 @@ def _missing(bundle: Bundle, names: Sequence[str]) -> list[Doubt]:
     return [Doubt(f"never set: {', '.join(missing)}", _SET)] if missing else []
 
 
-def _not_ours(bundle: Bundle, recipients: Sequence[Recipient]) -> list[Doubt]:
+def _not_ours(bundle: Bundle, ring: KeyRing, recipients: Sequence[Recipient]) -> list[Doubt]:
     found = []
-    strangers = bundle.strangers(recipients)
+    strangers = bundle.strangers(ring.recipients())
     if strangers:
         who = f"sealed to somebody who is not enrolled: {', '.join(strangers)}"
         found.append(Doubt(who, _RESEAL))
+    elif bundle.strangers(recipients):
+        found.append(Doubt("a touch without PIN opens some, and a halt needs the PIN", _RESEAL))
     closed = bundle.not_for(recipients)
     if closed:
         found.append(Doubt(f"not every enrolled key opens: {', '.join(closed)}", _RESEAL))

@@ -39,7 +39,7 @@ def read_value(session: Session, name: str, command: str) -> Secret:
             text = raw.decode()
         except UnicodeDecodeError:
             raise UsageError("what was piped in is no text", effect=_UNCHANGED, hint=SET) from None
-    text = text.strip()
+    text = text.removeprefix("\ufeff").strip()
     if not text or len(text) > _LONGEST:
         what = "nothing was given" if not text else f"it is longer than {_LONGEST} characters"
         raise UsageError(what, effect=_UNCHANGED, hint=f"type it, or: some-program | {SET}")

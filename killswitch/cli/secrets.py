@@ -21,6 +21,7 @@ _SET: Final = "killswitch secrets set NAME"
 _AGAIN: Final = "run it again"
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help='As in "sealed:NAME".')]
+Unwanted = Annotated[list[str] | None, typer.Argument(hidden=True)]
 Command = Annotated[
     str,
     typer.Option(
@@ -29,20 +30,33 @@ Command = Annotated[
 ]
 
 
-def set_secret(session: Session, *, name: Name, command: Command = "") -> None:
+def set_secret(
+    session: Session, *, name: Name, value: Unwanted = None, command: Command = ""
+) -> None:
     """Seal a secret to every enrolled key: typed unseen, piped in, or from a program.
 
     It takes no touch: sealing needs public keys only. Opening takes the touch of a halt.
     """
+    _refuse_words(value)
     _seal(session, name, command, new=None)
 
 
-def rotate(session: Session, *, name: Name, command: Command = "") -> None:
+def rotate(session: Session, *, name: Name, value: Unwanted = None, command: Command = "") -> None:
     """Seal a new value of a secret that is there already.
 
     The old value stays good wherever it came from until it is revoked there.
     """
+    _refuse_words(value)
     _seal(session, name, command, new=False)
+
+
+def _refuse_words(value: list[str] | None) -> None:
+    if value:  # and is not shown again
+        raise UsageError(
+            "a secret never stands on the command line, where others may read it",
+            effect=_UNCHANGED,
+            hint=f"make a new one, then type it or pipe it in: {_SET}",
+        )
 
 
 def list_secrets(session: Session) -> None:
@@ -160,7 +174,9 @@ def reseal(session: Session, *, yes: Yes = False) -> None:
 
     data |= {"order": order.to_bytes().decode(), "proof": proof_document(authority.proof)}
     event_id = f"{order.id}.resealed"
-    bundle = change_bundle(session, config, change, SECRETS_RESEALED, event_id, data)
+    bundle = change_bundle(
+        session, config, change, SECRETS_RESEALED, event_id, data, accept_foreign=True
+    )
     remember_counter(session, config, authority.proof)
     session.terminal.document(
         {

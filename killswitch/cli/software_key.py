@@ -3,16 +3,19 @@
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from killswitch.config import Config
 from killswitch.errors import NotAuthorizedError, UsageError
+from killswitch.priming import prime
 
 if TYPE_CHECKING:
     from fido2.ctap import CtapDevice
 
 _POLL_S = 0.1
+_KEYS_OWN_TIME_S = 30.0
 
 
 def software_key_devices(
@@ -31,6 +34,7 @@ def software_key_devices(
         )
     from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice
 
+    prime()  # two keys may be asked at once
     path = config.resolve(config.sandbox.software_key)
     if not path.is_file():
         raise NotAuthorizedError(
@@ -50,11 +54,12 @@ def _always(_cancel: threading.Event) -> bool:
 
 
 def _enter(cancel: threading.Event) -> bool | None:
-    """Wait for a line on standard input; its end is no touch."""
-    while not cancel.is_set():
+    """Wait for a line on standard input, as long as a key waits for a touch; its end is none."""
+    end = time.monotonic() + _KEYS_OWN_TIME_S
+    while not cancel.is_set() and time.monotonic() < end:
         ready, _, _ = select.select([sys.stdin], [], [], _POLL_S)
         if ready and sys.stdin.readline():
             return True
         if ready:
-            cancel.wait()
+            cancel.wait(end - time.monotonic())
     return None

@@ -56,21 +56,18 @@ class BybitClient:
         self.held_ids: Mapping[str, str] = {}
         self._endpoint = checked_url(endpoint)
         self._timeout_s = timeout_s
-        self._look_s = look_s
-        self._part_s = part_s
+        self._look_s, self._part_s = look_s, part_s
         self._look = Budget(look_s, math.inf)
         self._trades: bool | None = None
         self._recv_window_ms = recv_window_ms
         self._ca_file = ca_file
         self._offset_ms = 0
-        self._may_write = False
+        self._may_write, self._account = False, ""
         self._transport: Any = None
         self._sessions: dict[str, Any] = {}
         self._paces = Paces()
         self._lock = threading.Lock()
-        self._spent: set[str] = set()
-        self._crowded: set[str] = set()
-        self._doubtful: set[str] = set()
+        self._spent, self._crowded, self._doubtful = set[str](), set[str](), set[str]()
         self._labelled: dict[str, set[str]] = {}
 
     def __repr__(self) -> str:
@@ -93,9 +90,10 @@ class BybitClient:
         own: Credential,
         held: Mapping[str, Credential],
         may_write: bool,
+        account: str = "",
         spent: Collection[str] = (),
     ) -> None:
-        """Hand over the credentials; `held` by uid of the sub account.
+        """Hand over the credentials; `held` by uid of the sub account, `account` the own one's.
 
         `spent` names the sub accounts whose key an earlier order deleted when all else there had
         been read as ended: a dead key there is the expected end, elsewhere it is not.
@@ -105,6 +103,7 @@ class BybitClient:
         self.own_id = own.api_key.reveal()
         self.held_ids = {uid: each.api_key.reveal() for uid, each in held.items()}
         self._may_write = may_write
+        self._account = account
         self._spent = set(spent) - {OWN}
 
     def spent(self, uid: str) -> bool:
@@ -254,6 +253,8 @@ class BybitClient:
 
     def _own(self) -> shapes.UserKey:
         key = self._identify(OWN)
+        if self._account not in {"", str(key.userID)}:
+            raise RefusedError(f"the own key is of account {key.userID}, not {self._account}")
         if not key.isMaster:
             raise RefusedError("the own key is a sub account's: only a master key can list keys")
         if key.readOnly:

@@ -83,6 +83,9 @@ class TouchBook:
         return problem
 
     def _check(self, body: Body) -> str:
+        if body.id in self._ids:  # which a journal that is only appended to never has
+            return "an event of this id stands before it: a touch or a report counts once"
+        self._ids.add(body.id)
         if body.type not in _MODES:
             return ""  # a report repeats order and proof; the signed bytes stand before it
         try:
@@ -111,7 +114,6 @@ class TouchBook:
 
     def _take_in(self, body: Body) -> None:
         """Learn from an event that was found good who may sign what comes after it."""
-        self._ids.add(body.id)
         match body.type:
             case history.KEY_ENROLLED if key := read_key(body.data.get("key")):
                 self._enter(key)
@@ -220,8 +222,6 @@ class TouchBook:
             return f"its touch was for a {order.mode} order"
         if body.id != f"{order.id}.{body.type.rpartition('.')[2]}":
             return f"its touch was for order {order.id}"
-        if body.id in self._ids:  # which a journal that is only appended to never has
-            return "its touch was used before"
         return self._elsewhen(order) or _told_otherwise(body, order)
 
     def _elsewhen(self, order: SignedOrder) -> str:

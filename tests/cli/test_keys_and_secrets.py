@@ -150,6 +150,43 @@ def test_what_cannot_be_sealed_is_told_in_three_lines(
     assert len(ran.err.strip().splitlines()) == 3
 
 
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        words = ["secrets", "set", "extra", "typed-in-the-wrong-place", *config_of(world)]
+        ran = killswitch(words, tmp_path)
+    assert ran.code == 2
+    assert "never stands on the command line" in ran.err
+    assert "typed-in-the-wrong-place" not in ran.out + ran.err
+
+
+def test_a_swapped_bundle_is_not_made_good_by_the_next_secret_that_is_set(tmp_path: Path) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        config, file = config_of(world), world.folder / "secrets.json"
+        older = file.read_bytes()
+        rotate = ["secrets", "rotate", "vault-token", *config]
+        assert killswitch(rotate, tmp_path, stdin=world.vault.token).code == 0
+        file.write_bytes(older)
+        refused = killswitch(["secrets", "set", "extra", *config], tmp_path, stdin="value-74")
+        assert refused.code == 4
+        assert "not those that the journal knows" in refused.err
+        assert file.read_bytes() == older
+        assert killswitch(["secrets", "reseal", "--yes", *config], tmp_path).code == 0
+        assert killswitch(rotate, tmp_path, stdin=world.vault.token).code == 0
+
+
+def test_where_a_halt_needs_the_pin_keys_without_one_are_named_with_the_way_out(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        alter(world, "require_pin = []", 'require_pin = ["halt"]')
+        status = killswitch(["status", *config_of(world)], tmp_path)
+        assert "not enrolled" not in status.out
+        assert "its PIN was not set when it was enrolled" in " ".join(status.out.split())
+        ran = killswitch(["secrets", "set", "x", *config_of(world)], tmp_path, stdin="value-75")
+        assert ran.code == 4
+        assert "set a PIN on each key" in ran.err
+
+
 def test_a_rotated_secret_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     with running_world(tmp_path, sealed=True) as world:
         config = config_of(world)

@@ -1,6 +1,7 @@
 """The commands around the halt: init, config, keys, journal, sandbox, and what they refuse."""
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -12,7 +13,8 @@ import pytest
 
 from killswitch import __version__
 from killswitch.exit_codes import ExitCode
-from killswitch.journal.store import Journal
+from killswitch.journal.fallback import FallbackLog
+from killswitch.journal.store import Journal, NewEvent
 from killswitch.sandbox.world import all_traps
 from tests.worlds import KILLSWITCH, home, killswitch, running_world
 
@@ -159,3 +161,26 @@ def test_nobody_can_press_enter_with_no_input(tmp_path: Path) -> None:
         ran = killswitch(["drill", "--no-input", "--config", world.config_file], tmp_path)
         assert ran.code == 2
         assert "--yes" in ran.err
+
+
+def test_what_the_journal_would_not_bear_is_left_out_of_a_repair(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        config = ["--config", str(world.config_file)]
+        fallback = FallbackLog(tmp_path / "sandbox-fallback.jsonl")
+        forged = {"halt": "h1", "note": "all is well", "order": "{}", "proof": None}
+        fallback.append(NewEvent("x.resolved", "halt.resolved", "2026-11-21T03:14:07Z", forged))
+        fallback.append(NewEvent("n1", "note.written", "2026-11-21T03:14:07Z", {}))
+        ran = killswitch(["journal", "repair", *config], tmp_path)
+        assert ran.code == 0, ran.err
+        assert ran.out.startswith("1 event taken")
+        assert "left out, since the journal would not bear it: x.resolved" in ran.out
+        assert killswitch(["journal", "verify", *config], tmp_path).code == 0
+
+
+def test_a_fallback_file_that_is_no_plain_file_hangs_nothing(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        config = ["--config", str(world.config_file)]
+        os.mkfifo(tmp_path / "sandbox-fallback.jsonl")
+        for words in (["status"], ["journal", "repair"]):
+            ran = killswitch([*words, *config], tmp_path, timeout_s=30)
+            assert ran.code in {4, 8}, ran.err

@@ -568,7 +568,7 @@ def test_an_admission_is_not_good_a_second_time_after_the_key_was_removed(
     forged = Event(len(events) + 1, events[-1].hash, replayed, chained(events[-1].hash, replayed))
     verdict, *_ = check([*events, forged])
     assert (verdict.finding, verdict.bad_seq) == (Finding.TAMPERED, len(events) + 1)
-    assert "its touch was used before" in verdict.problem
+    assert "an event of this id stands before it" in verdict.problem
 
 
 # A touch notarises all that came before it.
@@ -631,7 +631,7 @@ def test_the_old_enrolment_of_a_removed_key_does_not_enrol_it_again(desk: Desk) 
     enrolment = desk.journal.events()[-1]
     desk.remove("black", by="blue")
     append_again(desk, enrolment)
-    assert_found(desk, "its touch was used before")
+    assert_found(desk, "an event of this id stands before it")
 
 
 @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.DRILL])
@@ -640,7 +640,7 @@ def test_an_order_that_is_repeated_word_for_word_is_found(desk: Desk, mode: Mode
     type_ = "halt.ordered" if mode is Mode.LIVE else "drill.ordered"
     desk.record(order, desk.touch(order), type_)
     append_again(desk, desk.journal.events()[-1])
-    assert_found(desk, "its touch was used before")
+    assert_found(desk, "an event of this id stands before it")
 
 
 @pytest.mark.parametrize("mode", [Mode.KEYS, Mode.RELEASE])

@@ -309,6 +309,18 @@ def test_an_own_key_that_cannot_work_is_refused_when_nothing_else_is_seen(
         make().plan()
 
 
+def test_a_key_of_another_account_than_the_configured_one_sees_nothing_ended(
+    server: BybitServer,
+) -> None:
+    client = BybitClient(endpoint=server.url, timeout_s=(0.5, 1.0))
+    own = Credential(Secret(server.master_key), Secret(server.master_secret))
+    client.login(own=own, held={}, may_write=True, account="777")
+    with pytest.raises(RefusedError, match="the own key is of account 1, not 777"):
+        RevokeKeys(client, "main-desk").plan()
+    client.login(own=own, held={}, may_write=True, account=MASTER)
+    assert RevokeKeys(client, "main-desk").plan().live
+
+
 def test_a_system_that_does_not_answer_is_never_nothing_to_do(
     server: BybitServer, make: Make
 ) -> None:
