@@ -46,7 +46,7 @@ class FallbackLog:
     def lines(self) -> list[bytes]:
         """Return what is waiting to be merged into the journal."""
         try:
-            if self.path.exists() and not self.path.is_file():
+            if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
                 raise UnreachableError(f"fallback file {self.path}: not a plain file")
             # A line is empty where one thread took another's line, half written, for cut off.
             return [line for line in self.path.read_bytes().splitlines() if line]

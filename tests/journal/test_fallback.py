@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> None:
             use()
     folder = FallbackLog(tmp_path)
     for use in (folder.lines, lambda: folder.append(event("e1"))):
-        with pytest.raises(UnreachableError, match="not a plain file"):
+        with pytest.raises(UnreachableError, match="Is a directory"):
             use()
 
 
