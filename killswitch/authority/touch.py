@@ -1,5 +1,6 @@
 """The touch: every enrolled key that is plugged in blinks, and the first one touched signs."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,8 @@ def ask_for_touch(
             f"no security key is enrolled for {rp_id}",
             hint="enrol one: killswitch keys enroll",
         )
+    # What the library logs without being asked (a busy key, again and again) is told by `on_state`.
+    logging.getLogger("fido2").addHandler(logging.NullHandler())
     race = Race(Question(challenge, ours, rp_id, unseal=unseal, pin=pin))
     try:
         return _wait(race, devices, timeout_s, cancel, on_state, diagnose)
