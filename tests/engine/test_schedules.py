@@ -7,6 +7,7 @@ are printed, and a failing run names its own seed.
 import os
 import random
 import secrets
+from collections.abc import Callable
 
 import pytest
 
@@ -181,7 +182,9 @@ INVARIANTS = (
 
 
 @pytest.mark.timeout(600)
-def test_no_random_schedule_breaks_a_promise(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_random_schedule_breaks_a_promise(
+    record_property: Callable[[str, object], None],
+) -> None:
     halted = 0
     for seed in range(SEED, SEED + SCHEDULES):
         run = Run(seed)
@@ -193,8 +196,7 @@ def test_no_random_schedule_breaks_a_promise(capsys: pytest.CaptureFixture[str])
                 raise AssertionError(
                     f"{invariant.__name__}: {broken}; KILLSWITCH_SEED={seed} KILLSWITCH_SCHEDULES=1"
                 ) from broken
-    with capsys.disabled():
-        print(f"\nschedules: {SCHEDULES} from seed {SEED}, {halted} ended halted")
+    record_property("told", f"schedules: {SCHEDULES} from seed {SEED}, {halted} ended halted")
     # A simulator in which nothing ever goes well, or ever goes wrong, would prove nothing.
     if SCHEDULES >= 1000:
         assert SCHEDULES * 0.15 < halted < SCHEDULES * 0.85
