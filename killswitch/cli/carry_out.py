@@ -23,6 +23,7 @@ from killswitch.journal.history import History
 from killswitch.journal.store import GENESIS, Head, Journal, NewEvent
 from killswitch.model import HaltReport, Mode, Order, Proof, Step
 from killswitch.orders import make_order
+from killswitch.priming import prime
 from killswitch.runner import Runner
 from killswitch.sources import Sources
 from killswitch.steps.journal import AppendEvent
@@ -74,6 +75,7 @@ class Run:
         """Show the plan, take the touch, carry out the order, and give the answer."""
         sources = Sources(self._config.resolve, self._session.environment)
         parts = units(self._config, sources, self._ended)
+        prime()  # before the first thread, and after the clients were imported
         self._show_plan(parts)
         self._ring = KeyRing.load(self._config.key_file)
         for unit in parts:

@@ -15,6 +15,7 @@ from killswitch.journal.history import History
 from killswitch.journal.store import Head
 from killswitch.model import HaltReport, Mode, Order
 from killswitch.orders import make_order
+from killswitch.priming import prime
 from killswitch.runner import Runner
 from killswitch.sources import Sources, sealed_names
 from killswitch.steps.telegram import Message
@@ -47,6 +48,7 @@ class Look:
         self.units = units(
             config, self._sources, lambda step, system: ended.get((step, system), frozenset())
         )
+        prime()
         for unit in self.units:
             self._sources.start(unit.sources)
         self.unseen: Sequence[Unit] = (

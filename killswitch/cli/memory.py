@@ -10,7 +10,6 @@ from killswitch.journal.check import check
 from killswitch.journal.history import History
 from killswitch.journal.store import GENESIS, Head, Journal
 from killswitch.journal.verify import Finding
-from killswitch.priming import prime
 from killswitch.waiting import within
 
 JOURNAL_S: Final = 2.0
@@ -33,7 +32,6 @@ class Memory:
 
 def recall(journal: Journal, ring: KeyRing) -> Memory:
     """Read and check the journal; never raises: whatever is wrong with it, a halt goes on."""
-    prime()  # what the journal holds is read in several threads from here on
     try:
         events = within(JOURNAL_S, "the journal", journal.events)
     except UnreachableError as error:

@@ -16,7 +16,7 @@ import typer
 
 from killswitch import __version__
 from killswitch.cli.terminal import Terminal
-from killswitch.errors import ConfigError, KillswitchError, VendorError
+from killswitch.errors import NOTHING_DONE, ConfigError, KillswitchError, VendorError
 from killswitch.exit_codes import ExitCode
 from killswitch.secret import redact
 
@@ -110,7 +110,7 @@ def command(
         def run(**options: Any) -> None:
             before: Mapping[str, Any] = options.pop("ctx").obj or {}
             mine = {key: options.pop(key) or before.get(key) for key in _COMMON}
-            with _ended_in_words(terminal := _terminal(mine)):
+            with _ended_in_words(terminal := _terminal(mine), halt=name == "revoke"):
                 session = Session(
                     terminal,
                     mine["config"],
@@ -172,11 +172,16 @@ def _terminal(common: Mapping[str, Any]) -> Terminal:
 
 
 @contextlib.contextmanager
-def _ended_in_words(terminal: Terminal) -> Any:
-    """Turn what a command raises into three lines and an exit code."""
+def _ended_in_words(terminal: Terminal, *, halt: bool) -> Any:
+    """Turn what a command raises into three lines and an exit code.
+
+    That trading is still live is for a halt to say: after one, it is not true.
+    """
     try:
         yield
     except KillswitchError as error:
+        if error.effect == NOTHING_DONE and not halt:
+            error.effect = "nothing was changed"
         terminal.error(error)
         raise typer.Exit(error.exit_code) from None
     except VendorError as error:
