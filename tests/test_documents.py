@@ -11,7 +11,7 @@ import pytest
 import typer.main
 
 from killswitch import sections
-from killswitch.cli.app import app
+from killswitch.cli.app import command_line
 from killswitch.cli.report import RECOVERY
 from killswitch.exit_codes import ExitCode
 
@@ -54,7 +54,7 @@ def documented() -> list[str]:
 @pytest.mark.parametrize("line", documented())
 def test_every_command_in_the_documents_exists_with_its_options(line: str) -> None:
     words = shlex.split(line)
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(command_line())
     if "--revoke" in words and words[0].startswith("-"):
         words = ["revoke", *(word for word in words if word != "--revoke")]
     options = {name for part in command.params for name in part.opts} | {"--help", "-h"}

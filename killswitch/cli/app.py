@@ -19,18 +19,6 @@ from killswitch.cli.secrets import remove as remove_secret
 from killswitch.cli.session import command, remember_common
 from killswitch.cli.status import status
 
-app = typer.Typer(
-    name="killswitch",
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help=(
-        "One touch of a security key halts an automated trading deployment, and proves it.\n\n"
-        "In an emergency: killswitch --revoke"
-    ),
-)
-app.callback(invoke_without_command=True)(remember_common)
-
 _COMMANDS: dict[str, Callable[..., None]] = {
     "revoke": revoke,
     "drill": drill,
@@ -67,13 +55,30 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "config": ("The configuration.", {"check": check}),
 }
 
-for _name, _function in _COMMANDS.items():
-    command(app, _name)(_function)
-for _group, (_help, _members) in _GROUPS.items():
-    _sub = typer.Typer(no_args_is_help=True, help=_help)
-    for _name, _function in _members.items():
-        command(_sub, _name)(_function)
-    app.add_typer(_sub, name=_group)
+
+def command_line(only: str = "") -> typer.Typer:
+    """Return the command line: all of it, or `only` one command or group, which starts sooner."""
+    app = typer.Typer(
+        name="killswitch",
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help=(
+            "One touch of a security key halts an automated trading deployment, and proves it.\n\n"
+            "In an emergency: killswitch --revoke"
+        ),
+    )
+    app.callback(invoke_without_command=True)(remember_common)
+    for name, function in _COMMANDS.items():
+        if only in {"", name}:
+            command(app, name)(function)
+    for group, (told, members) in _GROUPS.items():
+        if only in {"", group}:
+            part = typer.Typer(no_args_is_help=True, help=told)
+            for name, function in members.items():
+                command(part, name)(function)
+            app.add_typer(part, name=group)
+    return app
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -89,6 +94,8 @@ def _spelt_out(arguments: list[str]) -> list[str]:
 
 
 def _exit_code(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    app = command_line(first if first in _COMMANDS or first in _GROUPS else "")
     try:
         app(arguments, prog_name="killswitch", standalone_mode=True)
     except SystemExit as end:
