@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
@@ -77,22 +77,8 @@ class Order:
 
     def to_bytes(self) -> bytes:
         """Return the RFC 8785 form; stored verbatim, never serialised again."""
-        return rfc8785.dumps(
-            {
-                "id": self.id,
-                "mode": self.mode.value,
-                "issued_at": self.issued_at,
-                "reason": self.reason,
-                "trigger_value": self.trigger_value,
-                "incident": self.incident,
-                "scope": list(self.scope),
-                "config_sha256": self.config_sha256,
-                "journal_size": self.journal_size,
-                "journal_head": self.journal_head,
-                "bundle_sha256": self.bundle_sha256,
-                "nonce": self.nonce,
-            }
-        )
+        fields = asdict(self)
+        return rfc8785.dumps({**fields, "mode": self.mode.value, "scope": list(self.scope)})
 
     def challenge(self) -> bytes:
         """Return the 32 bytes that the security key signs (as WebAuthn challenge)."""

@@ -108,7 +108,7 @@ def _touch(
         devices=found.devices,
         timeout_s=timeout_s or config.halt.touch_timeout_s,
         cancel=threading.Event(),
-        on_state=Prompt(session.terminal, word, ring, sandbox=sandbox),
+        on_state=Prompt(session.terminal, word, KeyRing(allowed), sandbox=sandbox),
         diagnose=found.diagnose,
         unseal=bundle is not None,
         pin=pin,
@@ -184,7 +184,7 @@ class Prompt:
             return f"touch a security key now: {keys}"
         if state.strangers and not state.trouble:
             names = ", ".join(self._names.values())
-            return f"the key plugged in is not enrolled; enrolled: {names}"
+            return f"the key plugged in is not enrolled for this; plug in: {names}"
         if state.absent:
             return f"{state.absent}; enrolled: {', '.join(self._names.values())}"
         return state.reason
