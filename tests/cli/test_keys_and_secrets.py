@@ -381,6 +381,36 @@ def test_a_second_key_is_admitted_by_the_first_opens_the_secrets_and_halts(
         assert killswitch(["journal", "verify", *config], tmp_path).code == 0
 
 
+def test_a_key_that_begins_to_insist_on_its_pin_opens_the_secrets_with_it(tmp_path: Path) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        config = config_of(world)
+        spare = SoftKey.load(world.folder / "spare-key.json", touch=lambda _: True)
+        spare.set_pin(PIN)
+        enrol = ["keys", "enroll", "--operator", "ben", "--label", "black", "--yes", *config]
+        added = typed(enrol, tmp_path, PIN)
+        assert added.code == 0, added.out
+        spare.always_uv = True
+        unplug(world, "software-key.json")
+        (world.folder / "software-key.json").symlink_to(world.folder / "spare-key.json")
+        halted = typed(["--revoke", "--yes", *config], tmp_path, PIN)
+        assert halted.code == 0, halted.out
+        assert PIN not in halted.out
+        assert world.live() == {}
+
+
+def test_a_key_enrolled_without_a_pin_that_then_insists_on_one_says_why_nothing_opens(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path, sealed=True) as world:
+        soft = SoftKey.load(world.folder / "software-key.json", touch=lambda _: True)
+        soft.set_pin(PIN)
+        soft.always_uv = True
+        ran = typed(["--revoke", "--yes", *config_of(world)], tmp_path, PIN)
+        assert world.live()
+    assert ran.code == 11, ran.out
+    assert "sealed for use without PIN" in " ".join(ran.out.split())
+
+
 def test_a_removed_key_neither_halts_nor_opens_what_was_sealed_after(tmp_path: Path) -> None:
     with running_world(tmp_path, sealed=True) as world:
         config = config_of(world)
