@@ -104,15 +104,20 @@ def ring_trouble(
 
 
 def admitted(ring: KeyRing, journal: Sequence[EnrolledKey]) -> KeyRing:
-    """Return `ring` without the keys that the journal did not admit, or that it removed.
+    """Return the keys of `ring` that the journal admitted and did not remove, as it knows them.
 
-    Only credentials are compared: an altered name is for `ring_trouble` to tell, and no reason not
-    to halt. A journal that tells of no key has nothing to say.
+    What was altered in the ring is for `ring_trouble` to tell, and no reason not to halt. A journal
+    that tells of no key has nothing to say.
     """
     if not journal:
         return ring
-    known = {key.credential for key in journal}
-    return replace(ring, keys=tuple(key for key in ring.keys if key.credential in known))
+    counters = {key.credential: key.counter for key in ring.keys}
+    keys = tuple(
+        replace(key, counter=max(key.counter, counters[key.credential]))
+        for key in journal
+        if key.credential in counters
+    )
+    return replace(ring, keys=keys)
 
 
 def _words(value: object) -> list[str]:

@@ -15,7 +15,7 @@ from killswitch.cli.session import Session
 from killswitch.cli.terminal import Progress, Terminal
 from killswitch.config import Config
 from killswitch.converge import Limits
-from killswitch.errors import UnreachableError, VendorError
+from killswitch.errors import ConfigError, UnreachableError, VendorError
 from killswitch.exit_codes import ExitCode, exit_code
 from killswitch.halt import Assignment, carry_out
 from killswitch.journal.fallback import FallbackLog
@@ -138,8 +138,12 @@ class Run:
     def _recall(self) -> Head:
         """Read the journal; what is wrong with it is told, and flagged, and no reason to stop."""
         memory = recall(self._journal, self._ring)
-        if memory.unread:
-            self._terminal.ask(self._word, f"?? the journal cannot be read: {memory.unread}")
+        if memory.unread and self._wish.mode is Mode.DRILL:
+            raise ConfigError(
+                f"the journal: {memory.unread}",
+                effect="nothing was changed",
+                hint="make it readable: a drill without evidence proves nothing later",
+            )
         for doubt in memory.doubts:
             self._terminal.ask(self._word, f"?? {doubt}")
         self._past, self._ring, self._degraded = memory.past, memory.ring, memory.doubts

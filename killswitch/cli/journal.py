@@ -122,7 +122,10 @@ def repair(session: Session) -> None:
     left: list[str] = []
 
     def take(event: NewEvent) -> None:
-        problem = take_if_good(config, event)
+        try:
+            problem = take_if_good(config, event)
+        except (ValueError, RecursionError) as error:
+            problem = f"it is no event: {type(error).__name__}"
         if problem:
             left.append(f"{event.id}: {problem}")
 

@@ -10,10 +10,11 @@ from killswitch.journal.check import check
 from killswitch.journal.history import History
 from killswitch.journal.store import GENESIS, Head, Journal
 from killswitch.journal.verify import Finding
+from killswitch.model import Mode
 from killswitch.waiting import within
 
-JOURNAL_S: Final = 2.0
-"""How long a halt waits for the journal before the touch: a dead disk is no reason not to halt."""
+JOURNAL_S: Final = 5.0
+"""How long a halt reads and checks the journal before the touch: a dead disk must not hold it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,17 @@ class Memory:
 def recall(journal: Journal, ring: KeyRing) -> Memory:
     """Read and check the journal; never raises: whatever is wrong with it, a halt goes on."""
     try:
-        events = within(JOURNAL_S, "the journal", journal.events)
+        return within(JOURNAL_S, "the journal", lambda: _read(journal, ring))
     except UnreachableError as error:
-        return Memory(Head(0, GENESIS.hex()), History(()), ring, unread=error.problem)
+        why = error.problem
+    except Exception as error:  # noqa: BLE001 (its bytes may be anybody's; a halt needs none of them)
+        why = f"it cannot be checked: {type(error).__name__}"
+    doubt = f"journal: not read before the touch: {why}"
+    return Memory(Head(0, GENESIS.hex()), History(()), ring, (doubt,), unread=why)
+
+
+def _read(journal: Journal, ring: KeyRing) -> Memory:
+    events = journal.events()
     checked = check(events, ring.keys)
     verdict = checked.verdict
     head = Head(verdict.size, verdict.head)
@@ -46,4 +55,7 @@ def recall(journal: Journal, ring: KeyRing) -> Memory:
     # A journal that tells of no key is a new one, or of another laptop: no reason not to halt.
     trouble = ring_trouble(ring, checked.keys, checked.recovery) if checked.keys else None
     doubts = (f"key ring: {trouble.problem}",) if trouble else ()
-    return Memory(head, History(events), admitted(ring, checked.keys), doubts)
+    known = admitted(ring, checked.keys)
+    if not any(key.may(Mode.LIVE.value) for key in known.keys):
+        known = ring  # a journal of strangers must not keep a person with a key from halting
+    return Memory(head, History(events), known, doubts)

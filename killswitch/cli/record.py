@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from killswitch.authority.changes import ring_trouble
 from killswitch.authority.files import locked
-from killswitch.authority.ring import KeyRing
+from killswitch.authority.ring import EnrolledKey, KeyRing
 from killswitch.cli.session import Session
 from killswitch.config import Config
 from killswitch.errors import ConfigError, KillswitchError, UnreachableError
@@ -41,9 +41,8 @@ def demand_admitted(config: Config, ring: KeyRing, *, effect: str) -> Checked:
 
 def checked_journal(config: Config, *, effect: str) -> Checked:
     """Return the journal as checked; raises ConfigError unless it is whole."""
-    known = KeyRing.load(config.key_file).keys if config.key_file.exists() else ()
     try:
-        checked = check(Journal(config.journal_file).events(), known)
+        checked = check(Journal(config.journal_file).events(), _in_ring(config))
     except UnreachableError as error:
         raise ConfigError(error.problem, effect=effect, hint="make the journal readable") from error
     verdict = checked.verdict
@@ -88,17 +87,24 @@ def take_if_good(config: Config, event: NewEvent) -> str:
     An event that stands there already is taken. Raises UnreachableError.
     """
     journal = Journal(config.journal_file)
-    known = KeyRing.load(config.key_file).keys if config.key_file.exists() else ()
     events = journal.events()
     raw, prev = event.to_bytes(), events[-1].hash if events else GENESIS
     if any(one.raw == raw for one in events):
         return ""
     new = Event(len(events) + 1, prev, raw, chained(prev, raw))
-    verdict = check([*events, new], known).verdict
+    verdict = check([*events, new], _in_ring(config)).verdict
     if verdict.finding is Finding.TAMPERED:
         return verdict.problem
     journal.append(event)
     return ""
+
+
+def _in_ring(config: Config) -> tuple[EnrolledKey, ...]:
+    """Return the keys of the ring; of one that is gone or damaged, none."""
+    try:
+        return KeyRing.load(config.key_file).keys
+    except KillswitchError:
+        return ()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def adopt(session: Session, *, yes: Yes = False) -> None:
     from killswitch.authority.ring import KeyRing
     from killswitch.cli.authorise import remember_counter
     from killswitch.cli.changing import change_order, touch_for_change
-    from killswitch.cli.record import append, checked_journal
+    from killswitch.cli.record import append, checked_journal, ring_as_known
     from killswitch.config import load_config
     from killswitch.document import proof_document
     from killswitch.journal.history import KEYS_ADOPTED
@@ -48,32 +48,42 @@ def adopt(session: Session, *, yes: Yes = False) -> None:
         "order": order.to_bytes().decode(),
         "proof": proof_document(authority.proof),
     }
-    append(session, config, KEYS_ADOPTED, f"{order.id}.adopted", data, effect=_UNCHANGED)
+    with ring_as_known(config, ring, effect=_UNCHANGED):
+        append(session, config, KEYS_ADOPTED, f"{order.id}.adopted", data, effect=_UNCHANGED)
     remember_counter(session, config, authority.proof)
     _report(session, "keys-adopted", ring)
     session.terminal.result(f"the journal begins with the {len(ring.keys)} keys of the ring")
 
 
-def restore(session: Session) -> None:
-    """Write keys.json anew from the journal: the keys that touches admitted, and no others."""
+def restore(session: Session, *, yes: Yes = False) -> None:
+    """Write keys.json anew from the journal, by the touch of one of the keys that it tells of.
+
+    These are the keys that touches admitted, and no others.
+    """
+    from killswitch.authority.changes import adoption_scope
     from killswitch.authority.files import locked
     from killswitch.authority.ring import KeyRing
+    from killswitch.cli.changing import change_order, touch_for_change
     from killswitch.cli.record import checked_journal
     from killswitch.config import load_config
 
     config = load_config(session.demand_config())
+    checked = checked_journal(config, effect=_UNCHANGED)
+    if not checked.keys:
+        raise UsageError(
+            "the journal tells of no key",
+            effect=_UNCHANGED,
+            hint="restore keys.json from a copy, or enrol the keys: killswitch keys enroll",
+        )
+    ring = KeyRing(checked.keys, checked.recovery.recipient if checked.recovery else None)
+    _show(session, ring, "the journal says that these keys are enrolled; touch one of them:")
+    # The touch leaves no event: it gives nobody anything that the journal did not give before.
+    order = change_order(session, config, ("restore", *adoption_scope(ring.keys, None)))
+    touch_for_change(session, config, order, ring, yes=yes, effect=_UNCHANGED)
     with locked(config.key_file):
-        checked = checked_journal(config, effect=_UNCHANGED)
-        if not checked.keys:
-            raise UsageError(
-                "the journal tells of no key",
-                effect=_UNCHANGED,
-                hint="restore keys.json from a copy, or enrol the keys: killswitch keys enroll",
-            )
-        recipient = checked.recovery.recipient if checked.recovery else None
-        ring = KeyRing(checked.keys, recovery=recipient)
+        if checked_journal(config, effect=_UNCHANGED).verdict != checked.verdict:
+            raise UsageError("the journal grew meanwhile", effect=_UNCHANGED, hint="run it again")
         ring.save(config.key_file)
-    _show(session, ring, "the journal says that these keys are enrolled:")
     _report(session, "keys-restored", ring)
     session.terminal.result(f"{config.key_file} holds {len(ring.keys)} keys again")
     session.terminal.hint("seal the secrets to exactly these: killswitch secrets reseal")

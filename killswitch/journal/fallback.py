@@ -37,7 +37,7 @@ class FallbackLog:
         for raw in self.lines():
             try:
                 body = msgspec.json.decode(raw, type=Body)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, ValueError, RecursionError):
                 continue  # a line cut off by a crash is not the event we look for
             if body.id == event_id:
                 return Event(0, GENESIS, raw, chained(GENESIS, raw))
@@ -61,7 +61,7 @@ class FallbackLog:
         for raw in self.lines():
             try:
                 body = msgspec.json.decode(raw, type=Body)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, ValueError, RecursionError):
                 continue
             events.append(NewEvent(body.id, body.type, body.time, body.data))
         return events
@@ -70,7 +70,7 @@ class FallbackLog:
         """Hand every waiting event to `take`, put the file aside, and return how many there were.
 
         The file is put aside first, so that nothing written meanwhile is lost, and never deleted.
-        What `take` could not take is written back before its UnreachableError goes on.
+        What was not taken is written back before the error of `take` goes on.
         """
         aside = self.path.with_name(f"{self.path.name}.merged-{now:%Y%m%dT%H%M%S.%f}")
         try:
@@ -80,11 +80,13 @@ class FallbackLog:
         except OSError as error:
             raise UnreachableError(f"fallback file {self.path}: {error.strerror}") from error
         events = FallbackLog(aside).waiting()
+        taken = 0
         try:
             for event in events:
                 take(event)
-        except UnreachableError:
-            for event in events:
+                taken += 1
+        except BaseException:
+            for event in events[taken:]:
                 self.append(event)
             raise
         return len(events)

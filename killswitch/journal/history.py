@@ -167,17 +167,18 @@ class History:
         return (body for body in self._bodies if body.type in types)
 
     def _completed(self, *types: str) -> Iterator[tuple[Body, _Completed]]:
-        ordered = {body.id.removesuffix(".ordered") for body in self._of(ORDERED, DRILL_ORDERED)}
+        ordered = {(body.type, body.id) for body in self._of(ORDERED, DRILL_ORDERED)}
         for body in self._of(*types):
-            if body.type != RESOLVED and body.id.removesuffix(".completed") not in ordered:
-                continue  # a report of an order that nobody signed
             if body.type == RESOLVED:
                 yield body, _Completed(_Order(""))
                 continue
             try:
-                yield body, msgspec.convert(body.data, type=_Completed)
+                completed = msgspec.convert(body.data, type=_Completed)
             except msgspec.ValidationError:
                 continue  # of another version: it is still evidence, only not a memory
+            order = (body.type.replace(".completed", ".ordered"), f"{completed.order.id}.ordered")
+            if order in ordered and body.id == f"{completed.order.id}.completed":
+                yield body, completed  # else it reports on an order that nobody signed
 
 
 def _operator(body: Body) -> str:
@@ -188,7 +189,7 @@ def _operator(body: Body) -> str:
 def _body(event: Event) -> Body | None:
     try:
         return event.body
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None  # `journal verify` names it; a halt goes on without it
 
 

@@ -11,6 +11,7 @@ from killswitch.authority.changes import (
     adoption_scope,
     covers,
     enrolment_scope,
+    fingerprint,
     recovery_scope,
     removal_scope,
     reseal_scope,
@@ -43,7 +44,7 @@ _MODES: Final = {
 }
 """The events that are nothing without a touch, and the mode that it must have been for."""
 
-_NEVER_BLIND: Final = {Mode.KEYS, Mode.RELEASE, Mode.LOOK}
+_NEVER_BLIND: Final = {*Mode} - {Mode.LIVE}
 """What is not ordered when the journal cannot be read; a halt is, and then signs an empty one."""
 _STRANGER: Final = "its touch is by a key that was not enrolled then"
 
@@ -91,11 +92,11 @@ class TouchBook:
         try:
             raw, order = read_order(body.data)
             problem = self._not_allowed(body, raw, order) or self._misplaced(body, order)
+            if not problem:
+                self._take_in(body)
+                self.count += 1
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return "its touch cannot be read"
-        if not problem:
-            self._take_in(body)
-            self.count += 1
         return problem
 
     def _not_allowed(self, body: Body, raw: bytes, order: SignedOrder) -> str:
@@ -128,9 +129,9 @@ class TouchBook:
                 self.recovery = read_recovery(body.data.get("recovery"))
             case _:
                 pass
-        for name in ("proof", "admitted_by"):
-            if body.data.get(name) is not None:
-                self._count_up(read_proof(body.data[name]))
+        self._count_up(read_proof(body.data.get("proof")))
+        if body.type == history.KEY_ENROLLED and body.data.get("admitted_by") is not None:
+            self._count_up(read_proof(body.data["admitted_by"]))
 
     def _enter(self, key: EnrolledKey) -> None:
         self._began, self._sandbox = True, key.sandbox
@@ -150,6 +151,8 @@ class TouchBook:
             return "its touch was for another key"
         if key.credential_id in self._keys:
             return "a key that was enrolled already"
+        if not key.sandbox and any(one.label == key.label for one in self._keys.values()):
+            return f'a second key with the label "{key.label}"'
         problem = self._mixed(key) or _unfit(raw, read_proof(data.get("proof")), key)
         return problem or self._admitted(raw, order, key, data)
 
@@ -174,7 +177,8 @@ class TouchBook:
         key = read_key(data.get("key"))
         if key is None:
             return "a removal without a key"
-        if order.scope != removal_scope(key):
+        enrolled = self._keys.get(key.credential_id, key)
+        if order.scope != removal_scope(key) or fingerprint(enrolled) != fingerprint(key):
             return "its touch was for another key"
         return self._signed(raw, order, read_proof(data.get("proof")), role=key.role)
 
@@ -183,7 +187,8 @@ class TouchBook:
         if self._began or not keys:
             return "keys adopted by a journal that has its own, or none"
         recovery = read_recovery(data.get("recovery"))
-        if order.scope != adoption_scope(keys, recovery):
+        # What the phrase signs with cannot be adopted: nobody was touched for it here.
+        if order.scope != adoption_scope(keys, recovery) or (recovery and recovery.verifying_key):
             return "its touch was for other keys"
         proof = read_proof(data.get("proof"))
         signer = next((key for key in keys if key.credential_id == proof.credential_id), None)

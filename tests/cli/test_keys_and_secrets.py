@@ -300,7 +300,7 @@ def test_a_ring_that_was_lost_or_altered_is_restored_from_the_journal(
             case _:
                 keys.write_text('{"schema": 1, "keys": []}')
         assert killswitch(["status", *config], tmp_path).code == 8
-        restored = killswitch(["keys", "restore", *config], tmp_path)
+        restored = killswitch(["keys", "restore", "--yes", *config], tmp_path)
         assert restored.code == 0, restored.err
         assert '"black" of ben, may halt and release' in restored.err
         assert killswitch(["drill", "--yes", *config], tmp_path).code == 0

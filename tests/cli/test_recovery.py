@@ -396,7 +396,7 @@ def test_a_ring_that_lacks_the_phrase_which_the_journal_tells_of_is_found(tmp_pa
         replace(KeyRing.load(keys), recovery=None).save(keys)
         status = killswitch(["status", *config_of(world)], tmp_path)
         assert "lacks the recovery phrase that the journal tells of" in status.out
-        assert killswitch(["keys", "restore", *config_of(world)], tmp_path).code == 0
+        assert killswitch(["keys", "restore", "--yes", *config_of(world)], tmp_path).code == 0
         status = killswitch(["status", *config_of(world)], tmp_path)
         assert "1 enrolled, a recovery phrase" in status.out
 

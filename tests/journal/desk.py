@@ -17,7 +17,7 @@ from killswitch.authority.changes import (
 )
 from killswitch.authority.enrolment import enroll
 from killswitch.authority.proof import verify as verify_touch
-from killswitch.authority.recovery import Recovery, new_recovery
+from killswitch.authority.recovery import Recovery, RecoveryRecord, new_recovery
 from killswitch.authority.ring import SANDBOX_RP_ID, EnrolledKey, KeyRing
 from killswitch.authority.touch import ask_for_touch
 from killswitch.document import enrolment_document, proof_document
@@ -118,14 +118,19 @@ class Desk:
         return recovery
 
     def adopt(
-        self, labels: list[str], *, by: str, changes: dict[str, object] | None = None
+        self,
+        labels: list[str],
+        *,
+        by: str,
+        recovery: RecoveryRecord | None = None,
+        changes: dict[str, object] | None = None,
     ) -> None:
         """Write down that the journal begins with keys that were enrolled elsewhere."""
         keys = [self.keys[label] for label in labels]
-        order = replace(self.order(Mode.KEYS), scope=adoption_scope(keys, None))
+        order = replace(self.order(Mode.KEYS), scope=adoption_scope(keys, recovery))
         data: dict[str, object] = {
             "keys": [msgspec.to_builtins(key) for key in keys],
-            "recovery": None,
+            "recovery": msgspec.to_builtins(recovery),
             "order": order.to_bytes().decode(),
             "proof": self.touch(order, by),
         }

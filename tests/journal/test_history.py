@@ -143,7 +143,7 @@ def test_a_second_run_ends_what_the_first_could_not_read_back(lost: str) -> None
     assert all(target.attempts for target in report.results[0].targets if "key" in target.target)
 
     document = report_document(report, sandbox=False)
-    past = history(NewEvent("h1.completed", "halt.completed", AT, document))
+    past = history(NewEvent(f"{report.order.id}.completed", "halt.completed", AT, document))
     second = Simulator(seed=2)
     step = WorldStep("s", things, second.now, doubtful=True)
     assert not Simulator(seed=3).run(make_assignment((step,)), SHORT).halted

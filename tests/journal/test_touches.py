@@ -21,6 +21,7 @@ from killswitch.authority.ring import SANDBOX_RP_ID, EnrolledKey, KeyRing
 from killswitch.authority.sealing import Identity
 from killswitch.cli.memory import recall
 from killswitch.journal.check import check
+from killswitch.journal.history import History
 from killswitch.journal.store import GENESIS, Event, Head, chained
 from killswitch.journal.verify import Finding
 from killswitch.model import Mode, Order
@@ -684,8 +685,68 @@ def test_a_halt_asks_no_key_that_was_removed_or_never_admitted(desk: Desk) -> No
     )
 
 
-def test_an_altered_name_is_told_and_does_not_keep_the_key_from_halting(desk: Desk) -> None:
-    ring = KeyRing((replace(desk.keys["blue"], operator="mallory"),))
+def test_a_field_that_nobody_signed_costs_its_event_and_no_crash(desk: Desk) -> None:
+    order = desk.order()
+    data: dict[str, object] = {"order": order.to_bytes().decode(), "proof": desk.touch(order)}
+    desk.write(f"{order.id}.ordered", "halt.ordered", data | {"admitted_by": "x"})
+    assert desk.check()[0].finding is Finding.INTACT
+    desk.enrol("black", by="blue", changes={"admitted_by": "x"})
+    assert_found(desk, "its touch cannot be read")
+
+
+def test_a_key_is_removed_only_as_it_was_enrolled(desk: Desk) -> None:
+    desk.enrol("trader", by="blue", role="halt")
+    desk.keys["blue"] = replace(desk.keys["blue"], role="halt")
+    desk.remove("blue", by="trader")
+    assert_found(desk, "its touch was for another key")
+
+
+def test_a_label_is_given_to_one_key_only(desk: Desk) -> None:
+    desk.enrol("black", by="blue")
+    desk.enrol("black", by="blue")
+    assert_found(desk, 'a second key with the label "black"')
+
+
+def test_an_adopted_phrase_admits_nobody(tmp_path: Path) -> None:
+    desk = laptop(tmp_path)
+    record = new_recovery()[1].record
+    for signing, fits in ((record, False), (replace(record, verifying_key=""), True)):
+        other = Desk(tmp_path / f"{fits}.db")
+        other.soft, other.keys = desk.soft, desk.keys
+        other.adopt(["blue"], by="blue", recovery=signing)
+        assert (check(other.journal.events()).verdict.finding is Finding.INTACT) is fits
+
+
+def test_a_journal_of_strangers_does_not_keep_an_enrolled_key_from_halting(desk: Desk) -> None:
+    ring = KeyRing((desk.make_key("mine"),))
     memory = recall(desk.journal, ring)
     assert memory.ring == ring
-    assert "is not as the journal says that it was enrolled" in memory.doubts[0]
+    assert "the journal admitted no such key" in memory.doubts[0]
+
+
+def test_what_was_altered_in_the_ring_is_not_what_a_halt_goes_by(desk: Desk) -> None:
+    blue = desk.keys["blue"]
+    altered = replace(blue, operator="mallory", role="release", counter=blue.counter + 7)
+    memory = recall(desk.journal, KeyRing((altered,)))
+    assert memory.ring.keys == (replace(blue, counter=blue.counter + 7),)
+    assert memory.doubts
+
+
+def test_a_journal_that_cannot_be_read_is_a_doubt_and_no_reason_to_stop(desk: Desk) -> None:
+    desk.journal.path.write_bytes(b"not a database")
+    ring = KeyRing((desk.keys["blue"],))
+    memory = recall(desk.journal, ring)
+    assert (memory.ring, memory.head.size) == (ring, 0)
+    assert "not read before the touch" in memory.doubts[0]
+
+
+@pytest.mark.parametrize("id_", ["{id}", "{id}.again", "x.completed"])
+def test_a_report_under_another_id_than_its_orders_is_no_memory(desk: Desk, id_: str) -> None:
+    order = desk.order()
+    desk.record(order, desk.touch(order))
+    forged: dict[str, object] = {"order": {"id": order.id}, "halted": True, "passed": True}
+    desk.write(id_.format(id=order.id), "halt.completed", forged)
+    desk.write(f"{order.id}.completed", "drill.completed", forged)
+    past = History(desk.journal.events())
+    assert [halt.halted for halt in past.halts()] == [None]
+    assert past.last_drill() is None
