@@ -1,8 +1,10 @@
 """A change of who may halt or of what the keys open: its order, its touch, and the sealing anew."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from killswitch.authority.bundle import Bundle
+from killswitch.authority.changes import covers
 from killswitch.authority.ring import KeyRing
 from killswitch.authority.sealing import Recipient
 from killswitch.cli.authorise import Authority, refuse_regressed, take_touch
@@ -10,7 +12,7 @@ from killswitch.cli.record import head_of
 from killswitch.cli.sealed import change_bundle, find_sealed, recipients_of
 from killswitch.cli.session import Session
 from killswitch.config import Config
-from killswitch.errors import KillswitchError
+from killswitch.errors import KillswitchError, NotAuthorizedError
 from killswitch.journal.history import SECRETS_SET
 from killswitch.model import Mode, Order
 from killswitch.orders import make_order
@@ -27,6 +29,19 @@ def change_order(session: Session, config: Config, scope: Sequence[str]) -> Orde
         random_bytes=session.random_bytes,
         bundle_sha256=find_sealed(config).bundle.sha256,
     )
+
+
+def covering(ring: KeyRing, role: str, *, effect: str) -> KeyRing:
+    """Return the keys that may give or take away `role`; raises NotAuthorizedError without any."""
+    keys = tuple(key for key in ring.keys if covers(key.role, role))
+    if not keys:
+        roles = " or ".join(dict.fromkeys((role, "both")))
+        raise NotAuthorizedError(
+            f"it takes the touch of a key with the role {roles}",
+            effect=effect,
+            hint="see the roles: killswitch keys list",
+        )
+    return replace(ring, keys=keys)
 
 
 def touch_for_change(

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from killswitch.authority.attestation import AttestationPolicy, Level
-from killswitch.authority.changes import covers, enrolment_scope, may
+from killswitch.authority.changes import enrolment_scope, may
 from killswitch.authority.enrolment import enroll as enroll_key
 from killswitch.authority.files import read_guarded
 from killswitch.authority.proof import verify
 from killswitch.authority.ring import SANDBOX_RP_ID, EnrolledKey, KeyRing
 from killswitch.authority.unsealing import Unsealed
 from killswitch.cli.authorise import Authority, pin_required, remember_counter
-from killswitch.cli.changing import change_order, reseal_for, touch_for_change
+from killswitch.cli.changing import change_order, covering, reseal_for, touch_for_change
 from killswitch.cli.devices import find_devices
 from killswitch.cli.pin_prompt import pin_policy
 from killswitch.cli.record import append, demand_admitted, ring_as_known
@@ -74,7 +74,13 @@ class Enrolling:
     def enrol(self, label: str) -> None:
         """Take the touches of a new key, have it admitted, and write it down."""
         if self.ring.keys:
-            demand_admitted(self._config, self.ring, effect=_NOT_ENROLLED)
+            checked = demand_admitted(self._config, self.ring, effect=_NOT_ENROLLED)
+            if any(key.label == label for key in checked.keys):
+                raise ConfigError(
+                    f'the journal has a key "{label}" that the key ring lacks',
+                    effect=_NOT_ENROLLED,
+                    hint="killswitch keys restore takes the ring from the journal",
+                )
         orders: list[Order] = []
 
         def challenge(key: EnrolledKey) -> bytes:
@@ -132,7 +138,7 @@ class Enrolling:
                 self._session,
                 self._config,
                 order,
-                _covering(self.ring, self._role),
+                covering(self.ring, self._role, effect=_NOT_ENROLLED),
                 yes=self._yes,
                 effect=_NOT_ENROLLED,
             )
@@ -207,18 +213,6 @@ class Enrolling:
     def _ask(self, text: str) -> None:
         enter = "press Enter: " if self._sandbox and not self._yes else ""
         self._session.terminal.ask("KEYS", f"{enter}{text}")
-
-
-def _covering(ring: KeyRing, role: str) -> KeyRing:
-    """Return the keys that may give away `role`: no key gives more than it has."""
-    keys = tuple(key for key in ring.keys if covers(key.role, role))
-    if not keys:
-        raise NotAuthorizedError(
-            f"no enrolled key may admit one with the role {role}",
-            effect=_NOT_ENROLLED,
-            hint="see the roles: killswitch keys list",
-        )
-    return replace(ring, keys=keys)
 
 
 def _attestation(config: Config) -> AttestationPolicy:

@@ -6,6 +6,7 @@ import typer
 
 from killswitch.cli.revoke import Yes
 from killswitch.cli.session import Session
+from killswitch.cli.unwanted import Unwanted, refuse_words
 from killswitch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def enroll(
     recovery: Annotated[
         bool, typer.Option("--recovery", help="The recovery phrase admits it, typed or piped in.")
     ] = False,
+    words: Unwanted = None,
     yes: Yes = False,
 ) -> None:
     """Enrol security keys, one after the other: some touches of each, then it may act.
@@ -48,6 +50,7 @@ def enroll(
     from killswitch.cli.recovery import ring_and_record, say_that_it_was_used, take_phrase
     from killswitch.config import load_config
 
+    refuse_words(words, effect="no key was enrolled", hint="type the phrase when it is asked for")
     config = load_config(session.demand_config())
     ring, record = ring_and_record(config) if recovery else (_ring_or_none(config), None)
     few = len(ring.keys) + len(label) < FEWEST and config.sandbox is None
@@ -58,7 +61,9 @@ def enroll(
             hint="--label FIRST --label SECOND enrols two, else: --accept-single-key",
         )
     if len(set(label)) < len(label):
-        raise UsageError("two keys cannot have one label", effect=UNCHANGED, hint="--label twice")
+        raise UsageError(
+            "two keys cannot have one label", effect=UNCHANGED, hint="give each its own --label"
+        )
     for one in label:
         ring.check_new(one, operator, role)
     phrase = take_phrase(session, record) if record else None
@@ -138,10 +143,10 @@ def remove(
     """
     import msgspec
 
-    from killswitch.authority.changes import covers, removal_scope
+    from killswitch.authority.changes import removal_scope
     from killswitch.authority.ring import KeyRing
     from killswitch.cli.authorise import remember_counter
-    from killswitch.cli.changing import change_order, reseal_for, touch_for_change
+    from killswitch.cli.changing import change_order, covering, reseal_for, touch_for_change
     from killswitch.cli.record import append, demand_admitted, ring_as_known
     from killswitch.config import load_config
     from killswitch.document import proof_document
@@ -160,7 +165,7 @@ def remove(
         )
     demand_admitted(config, left, effect=UNCHANGED)
     order = change_order(session, config, removal_scope(gone))
-    signers = KeyRing(tuple(key for key in left.keys if covers(key.role, gone.role)))
+    signers = covering(left, gone.role, effect=UNCHANGED)
     authority = touch_for_change(session, config, order, signers, yes=yes, effect=UNCHANGED)
     event = {
         "key": msgspec.to_builtins(gone),

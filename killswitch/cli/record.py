@@ -77,7 +77,7 @@ def append(
         raise ConfigError(
             f"the journal would not bear it: {problem}",
             effect=effect,
-            hint="if somebody else changed the keys just now, run it again",
+            hint="if the keys were changed meanwhile: killswitch keys restore, then run it again",
         )
 
 

@@ -34,10 +34,10 @@ def recovery(
     """
     import msgspec
 
-    from killswitch.authority.changes import covers, recovery_scope
+    from killswitch.authority.changes import recovery_scope
     from killswitch.authority.recovery import new_recovery
     from killswitch.cli.authorise import remember_counter
-    from killswitch.cli.changing import change_order, reseal_for, touch_for_change
+    from killswitch.cli.changing import change_order, covering, reseal_for, touch_for_change
     from killswitch.cli.devices import find_devices
     from killswitch.cli.paper import hand_over
     from killswitch.cli.record import append, ring_as_known
@@ -53,7 +53,7 @@ def recovery(
     hand_over(phrase, made, effect=_UNCHANGED)
     order = change_order(session, config, recovery_scope(made.record))
     session.terminal.ask("KEYS", "now touch an enrolled key: then the phrase counts")
-    signers = replace(ring, keys=tuple(key for key in ring.keys if covers(key.role, "both")))
+    signers = covering(ring, "both", effect=_UNCHANGED)
     authority = touch_for_change(session, config, order, signers, yes=yes, effect=_UNCHANGED)
     event = {
         "recovery": msgspec.to_builtins(made.record),

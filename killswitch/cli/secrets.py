@@ -8,6 +8,7 @@ import typer
 
 from killswitch.cli.revoke import Yes
 from killswitch.cli.session import Session
+from killswitch.cli.unwanted import Unwanted, refuse_words
 from killswitch.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ _SET: Final = "killswitch secrets set NAME"
 _AGAIN: Final = "run it again"
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help='As in "sealed:NAME".')]
-Unwanted = Annotated[list[str] | None, typer.Argument(hidden=True)]
 Command = Annotated[
     str,
     typer.Option(
@@ -37,7 +37,7 @@ def set_secret(
 
     It takes no touch: sealing needs public keys only. Opening takes the touch of a halt.
     """
-    _refuse_words(value)
+    refuse_words(value, effect=_UNCHANGED, hint=f"type it or pipe it in: {_SET}")
     _seal(session, name, command, new=None)
 
 
@@ -46,17 +46,8 @@ def rotate(session: Session, *, name: Name, value: Unwanted = None, command: Com
 
     The old value stays good wherever it came from until it is revoked there.
     """
-    _refuse_words(value)
+    refuse_words(value, effect=_UNCHANGED, hint=f"type it or pipe it in: {_SET}")
     _seal(session, name, command, new=False)
-
-
-def _refuse_words(value: list[str] | None) -> None:
-    if value:  # and is not shown again
-        raise UsageError(
-            "a secret never stands on the command line, where others may read it",
-            effect=_UNCHANGED,
-            hint=f"make a new one, then type it or pipe it in: {_SET}",
-        )
 
 
 def list_secrets(session: Session) -> None:

@@ -659,3 +659,38 @@ def test_a_role_or_an_operator_changed_in_the_file_releases_nothing(tmp_path: Pa
         ran = killswitch(words, tmp_path)
         assert ran.code == 4, ran.out
         assert "is not as the journal says that it was enrolled" in ran.err
+
+
+def test_an_enrolment_that_was_cut_off_before_the_ring_was_written_names_the_way_out(
+    tmp_path: Path,
+) -> None:
+    with running_world(tmp_path) as world:
+        config, keys = config_of(world), world.folder / "keys.json"
+        before = keys.read_bytes()
+        assert enrol_spare(world, tmp_path).code == 0
+        keys.write_bytes(before)  # as if it had died after the event
+        again = enrol_spare(world, tmp_path)
+        assert again.code == 4
+        assert "touch the key" not in again.err, "no touch is asked for in vain"
+        assert "killswitch keys restore" in again.err
+        assert killswitch(["keys", "restore", "--yes", *config], tmp_path).code == 0
+        assert killswitch(["drill", "--yes", *config], tmp_path).code == 0
+        assert killswitch(["journal", "verify", *config], tmp_path).code == 0
+
+
+def test_a_key_of_another_role_is_not_asked_to_remove_one(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        assert enrol_spare(world, tmp_path, "black", "--role", "halt").code == 0
+        words = ["keys", "remove", "software key", "--yes", *config_of(world)]
+        ran = killswitch(words, tmp_path)
+    assert ran.code == 3
+    assert "it takes the touch of a key with the role both" in ran.err
+    assert "the key ring is unchanged" in ran.err
+
+
+def test_a_phrase_on_the_command_line_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with running_world(tmp_path) as world:
+        ran = enrol_spare(world, tmp_path, "black", "--recovery", "ABCD-EFGH-JKMN")
+    assert ran.code == 2
+    assert "never stands on the command line" in ran.err
+    assert "ABCD" not in ran.out + ran.err
