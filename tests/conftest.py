@@ -6,6 +6,8 @@ import pytest
 
 from killswitch import secret
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 
 @pytest.fixture(autouse=True)
 def no_secret_is_known() -> Iterator[None]:

@@ -1,0 +1,69 @@
+"""The node for machines where a real one cannot run."""
+
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.servers.control_plane import ControlPlane, wait_for_node
+from tests.servers.pods import ABRUPT_IMAGE, IMAGE, Event, pod_template, read_events
+from tests.servers.processes import Program
+
+_FAKE = Path(__file__).with_name("fake_kubelet.py")
+
+
+class FakeNode:
+    """Plays "node1" of a control plane, with the timing of a real kubelet; takes no root."""
+
+    real = False
+    image, abrupt_image = IMAGE, ABRUPT_IMAGE
+
+    def __init__(self, control_plane: ControlPlane, folder: Path | None = None) -> None:
+        self.control_plane = control_plane
+        self.folder = folder or control_plane.folder / "fake-node"
+        self._truth = self.folder / "truth.jsonl"
+        self._program: Program | None = None
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kubeconfig = self.control_plane.admin_kubeconfig
+        words: list[str | Path] = [sys.executable, "-I", _FAKE, kubeconfig, self._truth]
+        self._program = Program(words, self.folder / "kubelet.log")
+        try:
+            wait_for_node(self.control_plane, self._program)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def truth(self) -> list[Event]:
+        """Return what the processes did, in order."""
+        return sorted(read_events(self._truth), key=lambda event: event.t)
+
+    def pod_template(self, **arguments: Any) -> dict[str, Any]:
+        """Return metadata and spec of a pod: see `pods.pod_template`."""
+        return pod_template(**arguments)
+
+    def pod_spec(self, **arguments: Any) -> dict[str, Any]:
+        """Return just the spec of `pod_template`."""
+        spec: dict[str, Any] = pod_template(**arguments)["spec"]
+        return spec
+
+    def be_silent(self, *, silent: bool = True) -> None:
+        """Stop (or take up again) the heartbeat: the node goes NotReady after its time."""
+        path = self.folder / "silent"
+        path.touch() if silent else path.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._program:
+            self._program.kill()
+            self._program = None
