@@ -7,9 +7,7 @@ in memory before the first action.
 
 import os
 import re
-import select
 import shlex
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from killswitch.errors import ConfigError, RefusedError, UnreachableError, VendorError
+from killswitch.programs import run
 from killswitch.secret import MASK, Secret
 
 COMMAND_TIMEOUT_S: Final = 10.0
@@ -173,48 +172,17 @@ def name_of(source: str) -> str:
 def _command(line: str, timeout_s: float) -> str:
     name = name_of("command:" + line)
     try:
-        process = subprocess.Popen(  # noqa: S603 (the operator's own configuration; no shell)
-            shlex.split(line),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what it prints may hold a credential
-            start_new_session=True,  # Ctrl-C after the touch is for killswitch, not for it
-        )
+        ran = run(shlex.split(line), timeout_s=timeout_s, longest=_LONGEST)
     except (OSError, ValueError, IndexError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a command line"
         raise RefusedError(f"secret {name}: {reason}") from None
-    printed, code = _bounded_output(process, timeout_s)
-    if code is None:
-        raise UnreachableError(f"secret {name}: no answer within {timeout_s:g} s")
-    if len(printed) > _LONGEST:
+    if len(ran.output) > _LONGEST:
         raise RefusedError(f"secret {name}: longer than {_LONGEST} characters")
-    if code != 0:
-        raise RefusedError(f"secret {name}: exit code {code}")
+    if ran.code is None:
+        raise UnreachableError(f"secret {name}: no answer within {timeout_s:g} s")
+    if ran.code != 0:
+        raise RefusedError(f"secret {name}: exit code {ran.code}")
     try:
-        return printed.decode()
+        return ran.output.decode()
     except UnicodeDecodeError:
         raise RefusedError(f"secret {name}: its output is not text") from None
-
-
-def _bounded_output(
-    process: "subprocess.Popen[bytes]", timeout_s: float
-) -> tuple[bytes, int | None]:
-    """Return what a program printed, a little over the bound at most, and its exit code, if any."""
-    end, printed = time.monotonic() + timeout_s, b""
-    stream = process.stdout
-    with process:
-        try:
-            while stream is not None and len(printed) <= _LONGEST:
-                left_s = end - time.monotonic()
-                if left_s <= 0 or not select.select([stream], [], [], left_s)[0]:
-                    return printed, None
-                part = os.read(stream.fileno(), _LONGEST)
-                if not part:
-                    return printed, process.wait(max(0.0, end - time.monotonic()))
-                printed += part
-        except subprocess.TimeoutExpired:
-            return printed, None
-        finally:
-            if process.poll() is None:
-                process.kill()
-    return printed, process.returncode
