@@ -11,7 +11,7 @@ from threading import Lock as Mutex
 from typing import Final
 
 from killswitch.clients.kubeconfig import Access, bearer, load
-from killswitch.clients.kubernetes_http import Answer, Line, expect_ok, parse
+from killswitch.clients.kubernetes_http import JSON, Answer, Line, expect_ok, parse
 from killswitch.clients.kubernetes_shapes import (
     Item,
     Meta,
@@ -132,6 +132,8 @@ class KubernetesClient:
         params: Mapping[str, str],
         query: Mapping[str, str] | None = None,
         body: Mapping[str, object] | None = None,
+        *,
+        accept: str = JSON,
     ) -> Answer:
         """Send one request with the credential; any HTTP status is an answer.
 
@@ -142,7 +144,7 @@ class KubernetesClient:
         query = query or {}
         if method != "GET" and not self._may_write and query.get("dryRun") != "All":
             raise RefusedError("this client may only read: no change was sent")
-        return self._connect()[0].send(method, path, params, query, body)
+        return self._connect()[0].send(method, path, params, query, body, accept=accept)
 
     def _list(
         self, path: str, params: Mapping[str, str], kind: str

@@ -7,7 +7,7 @@ is not to their taste; by default it has no time-outs, retries reads and honours
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
 MAX_BODY: Final = 4 << 20
+JSON: Final = "application/json"
+ONLY_METADATA: Final = f"{JSON};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+"""What to accept so that an object's own content is left out of the answer."""
 _CHUNK: Final = 1 << 16
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _NO_LINE_S: Final = 1.0
@@ -36,7 +39,7 @@ class Answer:
     """What came back: any HTTP status. `date` is the server's own clock, to the second."""
 
     code: int
-    body: bytes
+    body: bytes = field(repr=False)  # of a DELETE it may be what was deleted
     date: datetime | None
     location: str = ""
 
@@ -68,6 +71,7 @@ class Line:
         query: Mapping[str, str],
         body: Mapping[str, object] | None = None,
         *,
+        accept: str = JSON,
         show_credential: bool = True,
     ) -> Answer:
         """Send one request, once; `params` fill the braces of `path`.
@@ -78,9 +82,9 @@ class Line:
         # A host that takes no connection takes none for the next question of the same look.
         if method == "GET" and self._no_line and time.monotonic() < self._no_line_until:
             raise UnreachableError(self._no_line)
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": accept}
         if body is not None:
-            headers["Content-Type"] = _MERGE_PATCH if method == "PATCH" else "application/json"
+            headers["Content-Type"] = _MERGE_PATCH if method == "PATCH" else JSON
         if show_credential and self._access.authorization:
             headers["Authorization"] = self._access.authorization.reveal()
         request = self._api.param_serialize(
