@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from werkzeug.exceptions import HTTPException
@@ -14,15 +15,20 @@ from killswitch.sandbox.kubernetes_controllers import Namespace, Pod, Quota, Wor
 from killswitch.sandbox.kubernetes_requests import (
     Ask,
     Json,
+    NoSuchGroupError,
     Reply,
     StatusError,
+    What,
+    forbidden,
     new_name,
     not_found,
+    nothing_at,
     options,
     patched,
     read_json,
     selected,
 )
+from killswitch.sandbox.kubernetes_views import shown
 from killswitch.sandbox.server import VendorServer
 
 TOKEN = "sandbox-kubernetes-token"
@@ -122,9 +128,11 @@ class KubernetesServer(VendorServer):
             self.world.traps = self.traps
             self.world.settle()
             try:
-                code, body = self._answer(request)
+                code, body = shown(request, *self._answer(request))
             except StatusError as error:
                 code, body = error.code, error.body()
+            except NoSuchGroupError:
+                return Response("404 page not found\n", status=404, mimetype="text/plain")
             self.world.settle()
         if "lost-reply" in self.traps and self.is_write(request) and code < 300:
             self.cut(request)
@@ -133,23 +141,24 @@ class KubernetesServer(VendorServer):
     def _answer(self, request: Request) -> Reply:
         shown = request.headers.get("Authorization")
         open_to_all = request.path == "/version" or (self.open_reads and request.method == "GET")
-        if (shown or not open_to_all) and (
-            "expired-token" in self.traps or shown != f"Bearer {self.token}"
-        ):
+        if shown and ("expired-token" in self.traps or shown != f"Bearer {self.token}"):
             raise StatusError(401, "Unauthorized", "Unauthorized")
         path = request.path.rstrip("/")
         if path in wire.DISCOVERY and request.method == "GET":
             return 200, wire.DISCOVERY[path]
+        what = What.of(path)
+        verb = _VERBS.get(request.method, "")
+        if what and not what.name:
+            verb = _ON_MANY.get(verb, verb)
+        if what:
+            self._authorise(verb, what, anonymous=not shown and not open_to_all)
+            if what.resource == "namespaces" and verb == "get":
+                return 200, self._namespace(what.name)
         try:
             endpoint, params = _URLS.bind("localhost").match(path)
         except HTTPException:
-            message = "the server could not find the requested resource"
-            raise StatusError(404, "NotFound", message) from None
-        verb = _VERBS.get(request.method, "")
-        if endpoint == "collection":
-            verb = _ON_MANY.get(verb, verb)
+            raise nothing_at(what) from None
         scale = "/scale" if endpoint == "scale" else ""
-        self._authorise(verb, params["resource"] + scale, params["namespace"])
         act = self._acts().get(f"{verb} {scale or params['resource']}".strip())
         if act is None:
             message = "the server does not allow this method on the requested resource"
@@ -161,6 +170,13 @@ class KubernetesServer(VendorServer):
         return act(
             Ask(request, space, params["resource"], params.get("name", ""), dry_run, grace_s)
         )
+
+    def _namespace(self, name: str) -> Json:
+        if name != "kube-system" and (
+            name not in self.world.namespaces or "namespace-missing" in self.traps
+        ):
+            raise not_found("namespaces", name)
+        return wire.namespace_json(name, self.world.created)
 
     def _acts(self) -> Mapping[str, Callable[[Ask], Reply]]:
         reads = {f"list {resource}": self._list for resource in wire.KINDS}
@@ -176,24 +192,20 @@ class KubernetesServer(VendorServer):
             "patch /scale": self._patch_scale,
         }
 
-    def _authorise(self, verb: str, resource: str, namespace: str) -> None:
-        denied = f"{verb} {resource}" in self.denied
+    def _authorise(self, verb: str, what: What, *, anonymous: bool) -> None:
+        right = f"{verb} {what.resource}/{what.part}".removesuffix("/")
+        denied = anonymous or right in self.denied
         denied |= "forbidden" in self.traps and verb not in {"get", "list"}
-        denied |= "quota-refused" in self.traps and (verb, resource) == ("create", "resourcequotas")
+        denied |= "quota-refused" in self.traps and right == "create resourcequotas"
         if denied:
-            group = wire.GROUPS[resource.partition("/")[0]]
-            message = (
-                f'{resource} is forbidden: User "{USER}" cannot {verb} resource "{resource}" '
-                f'in API group "{group}" in the namespace "{namespace}"'
-            )
-            raise StatusError(403, "Forbidden", message, kind=resource)
+            raise forbidden("system:anonymous" if anonymous else USER, verb, what)
 
     def _all(self, space: Namespace, resource: str) -> list[Json]:
         if resource == "pods":
             return [wire.pod_json(space, pod) for _, pod in sorted(space.pods.items())]
         if resource == "resourcequotas":
             return [
-                wire.quota_json(space, quota, in_force=self.world.in_force(quota))
+                wire.quota_json(space, quota, self.world.heeded(quota))
                 for quota in space.quotas.values()
             ]
         return [
@@ -212,10 +224,10 @@ class KubernetesServer(VendorServer):
         for item in self._all(space, resource):
             if item["metadata"]["name"] == name:
                 return wire.typed(resource, item)
-        raise not_found(resource, name)
+        raise not_found(f"{resource}.{wire.GROUPS[resource]}".removesuffix("."), name)
 
     def _create_pod(self, ask: Ask) -> Reply:
-        name = _new_name(ask, ask.space.pods)
+        name = new_name(ask, wire.KINDS[ask.resource], ask.space.pods)
         if refusal := self.world.refusal(ask.space, name):
             raise StatusError(403, "Forbidden", refusal, name=name, kind="pods")
         pod = Pod(name=name, created=self.clock())
@@ -224,12 +236,12 @@ class KubernetesServer(VendorServer):
         return 201, wire.typed("pods", wire.pod_json(ask.space, pod))
 
     def _delete_pod(self, ask: Ask) -> Reply:
-        answer = self._one(ask.space, ask.resource, ask.name)
-        if not ask.dry_run:
-            pod = ask.space.pods[ask.name]
-            self.world.delete(ask.space, pod, ask.grace_s)
-            answer = wire.typed(ask.resource, wire.pod_json(ask.space, pod))
-        return 200, answer
+        self._one(ask.space, ask.resource, ask.name)
+        pod = ask.space.pods[ask.name]
+        if ask.dry_run:
+            pod = replace(pod)
+        self.world.delete(ask.space, pod, ask.grace_s, dry_run=ask.dry_run)
+        return 200, wire.typed(ask.resource, wire.pod_json(ask.space, pod))
 
     def _delete_pods(self, ask: Ask) -> Reply:
         answer = self._list(ask)
@@ -240,13 +252,13 @@ class KubernetesServer(VendorServer):
         return answer
 
     def _create_quota(self, ask: Ask) -> Reply:
-        name = _new_name(ask, ask.space.quotas)
+        name = new_name(ask, wire.KINDS[ask.resource], ask.space.quotas)
         now = self.clock()
         spec = read_json(ask.request).get("spec") or {}
         quota = Quota(name=name, spec=spec, created=now, in_force_at=now + self.world.quota_lag_s)
         if not ask.dry_run:
             ask.space.quotas[name] = quota
-        return 201, wire.typed(ask.resource, wire.quota_json(ask.space, quota, in_force=False))
+        return 201, wire.typed(ask.resource, wire.quota_json(ask.space, quota, {}))
 
     def _patch_quota(self, ask: Ask) -> Reply:
         before = self._one(ask.space, ask.resource, ask.name)
@@ -255,15 +267,16 @@ class KubernetesServer(VendorServer):
             message = f'ResourceQuota "{ask.name}" is invalid: spec.scopes: field is immutable'
             raise StatusError(422, "Invalid", message)
         if not ask.dry_run:
-            ask.space.quotas[ask.name].spec = spec
-            ask.space.quotas[ask.name].in_force_at = self.clock() + self.world.quota_lag_s
+            quota = ask.space.quotas[ask.name]
+            quota.before, quota.spec = self.world.heeded(quota), spec
+            quota.in_force_at = self.clock() + self.world.quota_lag_s
         return 200, before | {"spec": spec}
 
     def _delete_quota(self, ask: Ask) -> Reply:
-        self._one(ask.space, ask.resource, ask.name)
+        answer = self._one(ask.space, ask.resource, ask.name)
         if not ask.dry_run:
             del ask.space.quotas[ask.name]
-        return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+        return 200, answer
 
     def _workload(self, ask: Ask) -> Workload:
         for workload in ask.space.workloads:
@@ -285,13 +298,3 @@ class KubernetesServer(VendorServer):
         if not ask.dry_run and "scale-lies" not in self.traps:
             self.world.scale(workload, replicas)
         return 200, wire.scale_json(ask.space, workload, replicas)
-
-
-def _new_name(ask: Ask, there: Mapping[str, object]) -> str:
-    if ask.space.missing:
-        raise not_found("namespaces", ask.space.name)
-    name = new_name(ask.request, wire.KINDS[ask.resource])
-    if name in there:
-        message = f'{ask.resource} "{name}" already exists'
-        raise StatusError(409, "AlreadyExists", message, name=name, kind=ask.resource)
-    return name

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 SLOW_S = 1.5
 RETURN_AFTER_S = 0.6
 SCALE_BACK_EVERY_S = 0.2
+HASH = "7d9f6b5c4"
+"""What the names of a Deployment's ReplicaSet and pods carry."""
 _ids = itertools.count(1)
 
 
@@ -32,6 +34,7 @@ class Pod:
     labels: dict[str, str] = field(default_factory=dict)
     node: str = "node-1"
     phase: str = "Running"
+    grace_s: int = 30
     created: float = 0.0
     delete_at: float | None = None
     delete_grace_s: int | None = None
@@ -41,26 +44,43 @@ class Pod:
 
 @dataclass(slots=True, kw_only=True)
 class Workload:
-    """A Deployment or a StatefulSet as seeded; `grace_s` is its terminationGracePeriodSeconds."""
+    """A Deployment or a StatefulSet as seeded; `grace_s` is its terminationGracePeriodSeconds.
+
+    `pod_labels` are those of its pod template, beside the label "app", which is its name.
+    """
 
     kind: str
     name: str
     replicas: int = 1
     labels: dict[str, str] = field(default_factory=dict)
+    pod_labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     grace_s: int = 30
     generation: int = 1
     created: float = 0.0
     uid: str = field(default_factory=new_uid)
 
+    def template_labels(self) -> dict[str, str]:
+        """Return the labels of its pod template."""
+        return {"app": self.name, **self.pod_labels}
+
+    def pod_labels_now(self) -> dict[str, str]:
+        """Return the labels of a pod that it makes."""
+        hashed = {"pod-template-hash": HASH} if self.kind == "Deployment" else {}
+        return self.template_labels() | hashed
+
 
 @dataclass(slots=True, kw_only=True)
 class Quota:
-    """A ResourceQuota; admission heeds it from `in_force_at` on, not from its creation."""
+    """A ResourceQuota; admission heeds it from `in_force_at` on, not from its creation.
+
+    Until then it heeds what was in force `before`.
+    """
 
     name: str
     spec: dict[str, object]
     in_force_at: float
+    before: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
     uid: str = field(default_factory=new_uid)
 
@@ -108,7 +128,7 @@ class World:
         self.namespaces: dict[str, Namespace] = {}
         self.orphans: list[tuple[str, float]] = []
         """Processes whose pod object was deleted by force: name and when they end."""
-        now = clock()
+        now = self.created = clock()
         for name, workloads in namespaces.items():
             space = Namespace(name, workloads=list(workloads))
             for workload in space.workloads:
@@ -149,17 +169,19 @@ class World:
         """Say which quota keeps a new `pod` out, as admission does, or nothing."""
         used = sum(pod.phase not in {"Succeeded", "Failed"} for pod in space.pods.values())
         for quota in space.quotas.values():
-            limit = quota.hard.get("pods")
-            if limit is not None and self.in_force(quota) and used + 1 > int(limit):
+            limit = self.heeded(quota).get("pods")
+            scoped = quota.spec.get("scopes") or quota.spec.get("scopeSelector")
+            if limit is not None and not scoped and used + 1 > int(limit):
                 return (
                     f'pods "{pod}" is forbidden: exceeded quota: {quota.name}, '
                     f"requested: pods=1, used: pods={used}, limited: pods={limit}"
                 )
         return ""
 
-    def in_force(self, quota: Quota) -> bool:
-        """Whether the controller has filled in the status that admission goes by."""
-        return "quota-idle" not in self.traps and self.clock() >= quota.in_force_at
+    def heeded(self, quota: Quota) -> dict[str, str]:
+        """Return what the controller has put into the status, which admission goes by."""
+        seen = "quota-idle" not in self.traps and self.clock() >= quota.in_force_at
+        return quota.hard if seen else quota.before
 
     def scale(self, workload: Workload, replicas: int) -> None:
         """Write a new wish; nothing stops or starts before the controller sees it."""
@@ -173,17 +195,22 @@ class World:
         space.pods[name] = Pod(name=name, phase=phase, created=self.clock())
         return space.pods[name]
 
-    def delete(self, space: Namespace, pod: Pod, grace_s: int) -> None:
-        """Do what a DELETE does: the first grace rules, a later one only looks shorter."""
+    def delete(
+        self, space: Namespace, pod: Pod, grace_s: int | None = None, *, dry_run: bool = False
+    ) -> None:
+        """Do what a DELETE does: the first grace rules, a later one only looks shorter.
+
+        A dry run marks `pod`, which is a copy then, and touches nothing else.
+        """
         now = self.clock()
+        grace_s = pod.grace_s if grace_s is None else grace_s
         if pod.delete_at is None:
             pod.ends_at = now + self._takes_s(pod, grace_s)
-            pod.delete_at, pod.delete_grace_s = now + grace_s, grace_s
-            if "stuck-pod" in self.traps and not space.stuck:
+            if "stuck-pod" in self.traps and not space.stuck and not dry_run:
                 space.stuck = pod.uid
-        elif pod.delete_grace_s is not None and grace_s < pod.delete_grace_s:
+        if pod.delete_grace_s is None or grace_s < pod.delete_grace_s:
             pod.delete_at, pod.delete_grace_s = now + grace_s, grace_s
-        if grace_s == 0:
+        if grace_s == 0 and not dry_run:
             # By force: the object is gone at once, the process is not.
             del space.pods[pod.name]
             self.orphans.append((f"{space.name}/{pod.name}", pod.ends_at))
@@ -208,17 +235,18 @@ class World:
         mine = [pod for pod in space.pods.values() if pod.owner == owner]
         running = [pod for pod in mine if pod.delete_at is None]
         for pod in running[workload.replicas :]:
-            self.delete(space, pod, workload.grace_s)
+            self.delete(space, pod)
         # A ReplicaSet replaces a pod that is ending at once; a StatefulSet waits for its name.
         names = (f"{workload.name}-{n}" for n in range(workload.replicas))
         if workload.kind == "Deployment":
-            names = (f"{workload.name}-7d9f6b5c4-{new_uid()[-5:]}" for _ in itertools.count())
+            names = (f"{workload.name}-{HASH}-{new_uid()[-5:]}" for _ in itertools.count())
         for name in itertools.islice(names, max(workload.replicas, 0)):
             if len(running) >= workload.replicas:
                 return
             if name in space.pods or self.refusal(space, name):
                 continue
-            pod = Pod(name=name, owner=owner, created=now, labels={"app": workload.name})
+            pod = Pod(name=name, owner=owner, created=now, labels=workload.pod_labels_now())
+            pod.grace_s = workload.grace_s
             space.pods[name] = pod
             running.append(pod)
 

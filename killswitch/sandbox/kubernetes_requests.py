@@ -1,8 +1,10 @@
 """How the Kubernetes API reads a request: options, selectors, bodies, patches; and its refusals."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from werkzeug.wrappers import Request
@@ -11,7 +13,16 @@ from killswitch.sandbox.kubernetes_controllers import Namespace
 
 Json = dict[str, Any]
 Reply = tuple[int, Json]
-DEFAULT_GRACE_S: Final = 30
+KNOWN_GROUPS: Final = frozenset({"", "apps", "autoscaling", "batch"})
+_PATH: Final = re.compile(
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
+    r"/(?P<resource>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<part>[^/]+))?)?"
+)
+_COMMA: Final = re.compile(r",(?![^(]*\))")
+_TERM: Final = re.compile(
+    r"\s*(?:(!?)([\w./-]+)|([\w./-]+)\s*(==|=|!=|in|notin)\s*([\w.-]*|\([^()]*\)))\s*"
+)
+_ALWAYS_DETAILED: Final = (404, 405)
 _PATCH_TYPES: Final = (
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -28,7 +39,26 @@ class Ask:
     resource: str
     name: str
     dry_run: bool
-    grace_s: int
+    grace_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class What:
+    """What a path is about, whether or not there is such a thing."""
+
+    group: str
+    namespace: str
+    resource: str
+    name: str = ""
+    part: str = ""
+
+    @classmethod
+    def of(cls, path: str) -> "What | None":
+        """Read a path of the API, or return None for another one."""
+        match = _PATH.fullmatch(path)
+        return (
+            cls(**{key: text or "" for key, text in match.groupdict().items()}) if match else None
+        )
 
 
 class StatusError(Exception):
@@ -39,7 +69,7 @@ class StatusError(Exception):
         self.code = code
         self.reason = reason
         self.message = message
-        self.details = details
+        self.details = {key: value for key, value in details.items() if value}
 
     def body(self) -> Json:
         """Return the Status object."""
@@ -51,43 +81,97 @@ class StatusError(Exception):
             "message": self.message,
             "reason": self.reason,
         }
-        if self.details:
+        if self.details or self.code in _ALWAYS_DETAILED:
             status["details"] = self.details
         return status | {"code": self.code}
 
 
+class NoSuchGroupError(Exception):
+    """A path below no group that is installed: the API server answers it in plain text."""
+
+
 def not_found(resource: str, name: str) -> StatusError:
-    """Return the 404 for one object."""
+    """Return the 404 for one object of a `resource` with its group: "deployments.apps"."""
+    kind, _, group = resource.partition(".")
     message = f'{resource} "{name}" not found'
-    return StatusError(404, "NotFound", message, name=name, kind=resource.partition(".")[0])
+    return StatusError(404, "NotFound", message, name=name, group=group, kind=kind)
 
 
-def new_name(request: Request, kind: str) -> str:
-    """Return the name that a body of `kind` gives to a new object."""
-    body = read_json(request)
+def forbidden(user: str, verb: str, what: What) -> StatusError:
+    """Return the 403 of a `user` who may not do it, whether or not the thing exists."""
+    full = f"{what.resource}.{what.group}" if what.group else what.resource
+    named = f' "{what.name}"' if what.name and verb != "create" else ""
+    below = f"{what.resource}/{what.part}" if what.part else what.resource
+    message = (
+        f'{full}{named} is forbidden: User "{user}" cannot {verb} resource "{below}" '
+        f'in API group "{what.group}"'
+    )
+    if what.namespace:
+        message += f' in the namespace "{what.namespace}"'
+    details = {"name": what.name if named else "", "group": what.group, "kind": what.resource}
+    return StatusError(403, "Forbidden", message, **details)
+
+
+def nothing_at(what: What | None) -> Exception:
+    """Return the 404 for a path that leads nowhere, which is a Status only below a known group."""
+    if what is None or what.group not in KNOWN_GROUPS:
+        return NoSuchGroupError()
+    message = "the server could not find the requested resource"
+    return StatusError(404, "NotFound", message)
+
+
+def new_name(ask: Ask, kind: str, there: Mapping[str, object]) -> str:
+    """Return the name that the body, of `kind`, gives to an object that is not `there` yet."""
+    body = read_json(ask.request)
     if body.get("kind", kind) != kind:
-        raise StatusError(400, "BadRequest", f"the kind is not {kind}")
+        message = f'{body["kind"]} in version "v1" cannot be handled as a {kind}'
+        raise StatusError(400, "BadRequest", message)
+    if ask.space.missing:
+        raise not_found("namespaces", ask.space.name)
     meta = body.get("metadata")
-    if not isinstance(meta, dict) or not meta.get("name"):
-        raise StatusError(422, "Invalid", "name or generateName is required")
-    return str(meta["name"])
+    name = str(meta.get("name") or "") if isinstance(meta, dict) else ""
+    if not name:
+        message = f'{kind} "" is invalid: metadata.name: Required value: name is required'
+        raise StatusError(422, "Invalid", message)
+    if name in there:
+        message = f'{ask.resource} "{name}" already exists'
+        raise StatusError(409, "AlreadyExists", message, name=name, kind=ask.resource)
+    return name
 
 
 def selected(request: Request, item: Json) -> bool:
-    """Return whether the request's selectors choose `item`: labels by equality, or the name."""
+    """Return whether the request's selectors choose `item`: its labels, or its name."""
     labels = item["metadata"].get("labels", {})
-    for term in filter(None, request.args.get("labelSelector", "").split(",")):
-        key, equals, value = term.replace("==", "=").partition("=")
-        wanted = key.rstrip("!")
-        same = labels.get(wanted) == value if equals else wanted in labels
-        if same == (equals != "" and key.endswith("!")):
-            return False
+    if not all(chosen(labels) for chosen in _terms(request.args.get("labelSelector", ""))):
+        return False
     name = request.args.get("fieldSelector", "").removeprefix("metadata.name=")
     return not name or item["metadata"]["name"] == name
 
 
-def options(request: Request) -> tuple[bool, int]:
-    """Return whether it is a dry run, and the grace: from the query, or a DELETE's body."""
+def _terms(selector: str) -> Iterator[Callable[[Mapping[str, str]], bool]]:
+    for term in filter(None, _COMMA.split(selector)):
+        match = _TERM.fullmatch(term)
+        if match is None:
+            message = f"unable to parse requirement: found {term!r}"
+            raise StatusError(400, "BadRequest", message)
+        absent, alone, key, sign, values = match.groups()
+        wanted = {value.strip() for value in (values or "").strip("()").split(",")}
+        if alone:
+            yield partial(_has, alone, not absent)
+        else:
+            yield partial(_is_in, key, wanted, sign not in {"!=", "notin"})
+
+
+def _has(key: str, wish: bool, labels: Mapping[str, str]) -> bool:  # noqa: FBT001 (for partial)
+    return (key in labels) is wish
+
+
+def _is_in(key: str, values: set[str], wish: bool, labels: Mapping[str, str]) -> bool:  # noqa: FBT001
+    return (labels.get(key) in values) is wish
+
+
+def options(request: Request) -> tuple[bool, int | None]:
+    """Return whether it is a dry run, and the grace if one is asked for, also in a body."""
     body = read_json(request) if request.get_data() and request.method == "DELETE" else {}
     dry = request.args.getlist("dryRun") or body.get("dryRun") or []
     if any(value != "All" for value in dry):
@@ -95,13 +179,19 @@ def options(request: Request) -> tuple[bool, int]:
         raise StatusError(422, "Invalid", message)
     grace = request.args.get("gracePeriodSeconds", body.get("gracePeriodSeconds"))
     try:
-        return bool(dry), DEFAULT_GRACE_S if grace is None else int(grace)
+        return bool(dry), None if grace is None else int(grace)
     except (TypeError, ValueError):
         raise StatusError(400, "BadRequest", "gracePeriodSeconds is not a number") from None
 
 
 def read_json(request: Request) -> Json:
-    """Return the body, which must be a JSON object."""
+    """Return the body, which must be a JSON object, and say so."""
+    if request.mimetype not in {"application/json", *_PATCH_TYPES, ""}:
+        message = (
+            "the body of the request was in an unknown format - accepted media types include: "
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+        )
+        raise StatusError(415, "UnsupportedMediaType", message)
     try:
         body = json.loads(request.get_data())
     except ValueError:

@@ -3,14 +3,14 @@
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 
 from werkzeug.wrappers import Request
 
-from killswitch.sandbox.kubernetes_controllers import Namespace, Pod, Quota, Workload
+from killswitch.sandbox.kubernetes_controllers import HASH, Namespace, Pod, Quota, Workload
 from killswitch.sandbox.kubernetes_requests import Json, StatusError, selected
 
 KINDS: Final = {
@@ -54,12 +54,7 @@ def pod_json(space: Namespace, pod: Pod) -> Json:
     """Return a pod."""
     more: Json = {"labels": pod.labels}
     if pod.owner:
-        kind, name = pod.owner
-        kind = "ReplicaSet" if kind == "Deployment" else kind
-        uid = str(uuid5(NAMESPACE_URL, f"{kind}/{space.name}/{name}"))
-        owner: Json = {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid}
-        owner |= {"controller": True, "blockOwnerDeletion": True}
-        more["ownerReferences"] = [owner]
+        more["ownerReferences"] = [_owner(space, *pod.owner)]
     meta = _meta(space, pod, **more)
     if pod.delete_at is not None:
         # Unlike other zeros this one is written: the field is a pointer.
@@ -71,18 +66,49 @@ def pod_json(space: Namespace, pod: Pod) -> Json:
             "containers": [{"name": "bot", "image": "registry.example/bot:1"}],
             "nodeName": pod.node,
             "restartPolicy": "Always",
+            "terminationGracePeriodSeconds": pod.grace_s,
         },
-        "status": {"phase": pod.phase, "startTime": stamp(pod.created)},
+        "status": {
+            "phase": pod.phase,
+            "startTime": stamp(pod.created),
+            "containerStatuses": [{"name": "bot", "state": _state(pod)}],
+        },
     }
 
 
-def quota_json(space: Namespace, quota: Quota, *, in_force: bool) -> Json:
-    """Return a quota; its status is empty until the controller has seen it."""
+def _state(pod: Pod) -> Json:
+    if pod.phase in {"Succeeded", "Failed"}:
+        return {"terminated": {"exitCode": int(pod.phase == "Failed")}}
+    return {"running": {"startedAt": stamp(pod.created)}}
+
+
+def _owner(space: Namespace, kind: str, name: str) -> Json:
+    owner = {"controller": True, "blockOwnerDeletion": True, "apiVersion": "apps/v1"}
+    if kind == "Deployment":
+        uid = str(uuid5(NAMESPACE_URL, f"ReplicaSet/{space.name}/{name}"))
+        return owner | {"kind": "ReplicaSet", "name": f"{name}-{HASH}", "uid": uid}
+    for workload in space.workloads:
+        if (workload.kind, workload.name) == (kind, name):
+            owner["uid"] = workload.uid
+    return owner | {"kind": kind, "name": name}
+
+
+def namespace_json(name: str, created: float) -> Json:
+    """Return a namespace, whose uid depends on its cluster."""
+    meta = {"name": name, "uid": str(uuid5(NAMESPACE_URL, f"{created}/{name}"))}
+    meta |= {"resourceVersion": "1", "creationTimestamp": stamp(created)}
+    status = {"phase": "Active"}
+    return {"kind": "Namespace", "apiVersion": "v1", "metadata": meta, "spec": {}, "status": status}
+
+
+def quota_json(space: Namespace, quota: Quota, heeded: Mapping[str, str]) -> Json:
+    """Return a quota; `heeded` is what the controller has seen of it, nothing at first."""
     status: Json = {}
-    if in_force:
-        used = {name: str(len(space.pods) if name == "pods" else 0) for name in quota.hard}
-        status = {"hard": quota.hard, "used": used}
-    return {"metadata": _meta(space, quota), "spec": quota.spec, "status": status}
+    if heeded:
+        used = {name: str(len(space.pods) if name == "pods" else 0) for name in heeded}
+        status = {"hard": dict(heeded), "used": used}
+    spec = quota.spec | {"hard": quota.hard} if quota.hard else quota.spec
+    return {"metadata": _meta(space, quota), "spec": spec, "status": status}
 
 
 def workload_json(space: Namespace, workload: Workload, blocked: str) -> Json:
@@ -102,12 +128,12 @@ def workload_json(space: Namespace, workload: Workload, blocked: str) -> Json:
     if blocked and mine < workload.replicas:
         failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
         status["conditions"] = [failure | {"message": blocked}]
-    labels = {"app": workload.name}
+    labels = workload.template_labels()
     return {
         "metadata": meta,
         "spec": {
             "replicas": workload.replicas,
-            "selector": {"matchLabels": labels},
+            "selector": {"matchLabels": {"app": workload.name}},
             "template": {
                 "metadata": {"labels": labels},
                 "spec": {
