@@ -1,0 +1,69 @@
+"""One workload of each kind, made on a real API server."""
+
+from typing import Final
+
+from tests.servers.control_plane import ControlPlane
+
+_LABELS: Final = {"app": "trader"}
+_APPS: Final = "/apis/apps/v1/namespaces/{namespace}"
+_BATCH: Final = "/apis/batch/v1/namespaces/{namespace}"
+_POD: Final = {"containers": [{"name": "bot", "image": "trader"}]}
+_TEMPLATE: Final = {"metadata": {"labels": _LABELS}, "spec": _POD}
+_ONCE: Final = {"metadata": {"labels": _LABELS}, "spec": {**_POD, "restartPolicy": "Never"}}
+_SELECTED: Final = {"selector": {"matchLabels": _LABELS}, "template": _TEMPLATE}
+
+OF_EACH_KIND: Final = {
+    f"{_APPS}/deployments": {"replicas": 2, **_SELECTED},
+    f"{_APPS}/replicasets": {"replicas": 1, **_SELECTED},
+    f"{_APPS}/statefulsets": {"replicas": 1, "serviceName": "trader", **_SELECTED},
+    f"{_APPS}/daemonsets": _SELECTED,
+    f"{_BATCH}/jobs": {"template": _ONCE},
+    f"{_BATCH}/cronjobs": {
+        "schedule": "0 0 1 1 *",
+        "jobTemplate": {"spec": {"template": _ONCE}},
+    },
+    "/api/v1/namespaces/{namespace}/replicationcontrollers": {
+        "replicas": 1,
+        "selector": _LABELS,
+        "template": _TEMPLATE,
+    },
+    "/api/v1/namespaces/{namespace}/pods": _POD,
+    "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers": {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "deployments"},
+        "maxReplicas": 3,
+    },
+}
+
+
+def make_all(cluster: ControlPlane, namespace: str) -> None:
+    """Make one of each kind in a namespace, named like its kind."""
+    status, answer = cluster.send("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+    assert status in {201, 409}, answer
+    for path, spec in OF_EACH_KIND.items():
+        body = {"metadata": {"name": path.rpartition("/")[2], "labels": _LABELS}, "spec": spec}
+        status, answer = cluster.send("POST", path.format(namespace=namespace), body)
+        assert status == 201, answer
+
+
+def make_secret(cluster: ControlPlane, namespace: str, name: str, value: str) -> None:
+    """Make a Secret."""
+    status, answer = cluster.send(
+        "POST",
+        f"/api/v1/namespaces/{namespace}/secrets",
+        {"metadata": {"name": name}, "stringData": {"key": value}},
+    )
+    assert status == 201, answer
+
+
+def pods(cluster: ControlPlane, namespace: str) -> list[str]:
+    """Return the names of the pods."""
+    status, answer = cluster.send("GET", f"/api/v1/namespaces/{namespace}/pods")
+    assert status == 200, answer
+    return [pod["metadata"]["name"] for pod in answer["items"]]
+
+
+def loosen_lock(cluster: ControlPlane, namespace: str) -> None:
+    """Make a quota with the lock's name that lets pods in."""
+    lock = {"metadata": {"name": "killswitch-lock"}, "spec": {"hard": {"pods": "5"}}}
+    status, answer = cluster.send("POST", f"/api/v1/namespaces/{namespace}/resourcequotas", lock)
+    assert status == 201, answer
