@@ -1,9 +1,10 @@
-"""A Kubernetes API server as far as a halt meets it: pods, quotas, Deployments, StatefulSets."""
+"""A Kubernetes API server as far as a halt meets it: pods, quotas, and what asks for pods."""
 
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from werkzeug.exceptions import HTTPException
@@ -11,7 +12,11 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from killswitch.sandbox import kubernetes_wire as wire
+from killswitch.sandbox import kubernetes_workloads as workloads
 from killswitch.sandbox.kubernetes_controllers import Namespace, Pod, Quota, Workload, World
+from killswitch.sandbox.kubernetes_discovery import DISCOVERY, GROUPS, KINDS
+from killswitch.sandbox.kubernetes_objects import OPEN
+from killswitch.sandbox.kubernetes_open import opened
 from killswitch.sandbox.kubernetes_requests import (
     Ask,
     Json,
@@ -33,18 +38,28 @@ from killswitch.sandbox.server import VendorServer
 
 TOKEN = "sandbox-kubernetes-token"
 USER = "system:serviceaccount:killswitch:killswitch"
-_NS = "/api/v1/namespaces/<namespace>"
-_APPS = "/apis/apps/v1/namespaces/<namespace>/<any(deployments,statefulsets):resource>"
+_PATHS = [
+    f"{base}/namespaces/<namespace>/<any({names}):resource>"
+    for base, names in (
+        ("/api/v1", "pods,resourcequotas,replicationcontrollers"),
+        ("/apis/apps/v1", "deployments,statefulsets,daemonsets,replicasets"),
+        ("/apis/batch/v1", "jobs,cronjobs"),
+    )
+]
 _URLS = Map(
     [
-        Rule(f"{_NS}/<any(pods,resourcequotas):resource>", endpoint="collection"),
-        Rule(f"{_NS}/<any(pods,resourcequotas):resource>/<name>", endpoint="object"),
-        Rule(_APPS, endpoint="collection"),
-        Rule(f"{_APPS}/<name>", endpoint="object"),
-        Rule(f"{_APPS}/<name>/scale", endpoint="scale"),
+        Rule(f"{kinds}{rest}", endpoint=endpoint)
+        for kinds in _PATHS
+        for rest, endpoint in (
+            ("", "collection"),
+            ("/<name>", "object"),
+            ("/<name>/scale", "scale"),
+        )
     ],
     strict_slashes=False,
 )
+_PATCHED = ("daemonsets", "jobs", "cronjobs")
+_FEW = frozenset({"pods", "resourcequotas", "deployments", "statefulsets"})
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _ON_MANY = {"get": "list", "delete": "deletecollection"}
 
@@ -71,6 +86,11 @@ class KubernetesServer(VendorServer):
         "slow-pods": "has pods that need 1.5 s to end",
         "namespace-missing": "has no such namespace: lists are empty, creations answer 404",
         "lost-reply": "does what it is told, and cuts the connection before it answers",
+        "finalizer-pod": "has one pod that stays listed when its processes have ended",
+        "few-rights": "answers 403 to all but pods, quotas, Deployments and StatefulSets",
+        "keda-scales-back": "has KEDA scale everything back up, unless it is paused",
+        "argocd-scales-back": "has Argo CD scale everything back up, unless it is paused",
+        "flux-scales-back": "has Flux scale everything back up, unless it is suspended",
         "pods-return-once": "lets a bare pod appear once, 0.6 s after the last one ended",
     }
 
@@ -144,8 +164,8 @@ class KubernetesServer(VendorServer):
         if shown and ("expired-token" in self.traps or shown != f"Bearer {self.token}"):
             raise StatusError(401, "Unauthorized", "Unauthorized")
         path = request.path.rstrip("/")
-        if path in wire.DISCOVERY and request.method == "GET":
-            return 200, wire.DISCOVERY[path]
+        if path in DISCOVERY and request.method == "GET":
+            return 200, DISCOVERY[path]
         what = What.of(path)
         verb = _VERBS.get(request.method, "")
         if what and not what.name:
@@ -154,6 +174,8 @@ class KubernetesServer(VendorServer):
             self._authorise(verb, what, anonymous=not shown and not open_to_all)
             if what.resource == "namespaces" and verb == "get":
                 return 200, self._namespace(what.name)
+            if what.resource in OPEN:
+                return opened(self.world, what, verb, request)
         try:
             endpoint, params = _URLS.bind("localhost").match(path)
         except HTTPException:
@@ -179,8 +201,10 @@ class KubernetesServer(VendorServer):
         return wire.namespace_json(name, self.world.created)
 
     def _acts(self) -> Mapping[str, Callable[[Ask], Reply]]:
-        reads = {f"list {resource}": self._list for resource in wire.KINDS}
-        reads |= {f"get {resource}": self._get for resource in wire.KINDS}
+        reads = {f"list {resource}": self._list for resource in KINDS}
+        reads |= {f"get {resource}": self._get for resource in KINDS}
+        patch = partial(workloads.patch_workload, world=self.world)
+        reads |= {f"patch {resource}": patch for resource in _PATCHED}
         return reads | {
             "create pods": self._create_pod,
             "delete pods": self._delete_pod,
@@ -188,14 +212,15 @@ class KubernetesServer(VendorServer):
             "create resourcequotas": self._create_quota,
             "patch resourcequotas": self._patch_quota,
             "delete resourcequotas": self._delete_quota,
-            "get /scale": self._get_scale,
-            "patch /scale": self._patch_scale,
+            "get /scale": workloads.get_scale,
+            "patch /scale": partial(workloads.patch_scale, world=self.world),
         }
 
     def _authorise(self, verb: str, what: What, *, anonymous: bool) -> None:
         right = f"{verb} {what.resource}/{what.part}".removesuffix("/")
         denied = anonymous or right in self.denied
         denied |= "forbidden" in self.traps and verb not in {"get", "list"}
+        denied |= "few-rights" in self.traps and what.resource not in _FEW
         denied |= "quota-refused" in self.traps and right == "create resourcequotas"
         if denied:
             raise forbidden("system:anonymous" if anonymous else USER, verb, what)
@@ -208,11 +233,7 @@ class KubernetesServer(VendorServer):
                 wire.quota_json(space, quota, self.world.heeded(quota))
                 for quota in space.quotas.values()
             ]
-        return [
-            wire.workload_json(space, workload, self.world.refusal(space, workload.name))
-            for workload in space.workloads
-            if workload.kind == wire.KINDS[resource]
-        ]
+        return workloads.listed(self.world, space, resource)
 
     def _list(self, ask: Ask) -> Reply:
         return 200, wire.page(ask.request, ask.resource, self._all(ask.space, ask.resource))
@@ -224,10 +245,10 @@ class KubernetesServer(VendorServer):
         for item in self._all(space, resource):
             if item["metadata"]["name"] == name:
                 return wire.typed(resource, item)
-        raise not_found(f"{resource}.{wire.GROUPS[resource]}".removesuffix("."), name)
+        raise not_found(f"{resource}.{GROUPS[resource]}".removesuffix("."), name)
 
     def _create_pod(self, ask: Ask) -> Reply:
-        name = new_name(ask, wire.KINDS[ask.resource], ask.space.pods)
+        name = new_name(ask, KINDS[ask.resource], ask.space.pods)
         if refusal := self.world.refusal(ask.space, name):
             raise StatusError(403, "Forbidden", refusal, name=name, kind="pods")
         pod = Pod(name=name, created=self.clock())
@@ -252,7 +273,7 @@ class KubernetesServer(VendorServer):
         return answer
 
     def _create_quota(self, ask: Ask) -> Reply:
-        name = new_name(ask, wire.KINDS[ask.resource], ask.space.quotas)
+        name = new_name(ask, KINDS[ask.resource], ask.space.quotas)
         now = self.clock()
         spec = read_json(ask.request).get("spec") or {}
         quota = Quota(name=name, spec=spec, created=now, in_force_at=now + self.world.quota_lag_s)
@@ -277,24 +298,3 @@ class KubernetesServer(VendorServer):
         if not ask.dry_run:
             del ask.space.quotas[ask.name]
         return 200, answer
-
-    def _workload(self, ask: Ask) -> Workload:
-        for workload in ask.space.workloads:
-            if (workload.kind, workload.name) == (wire.KINDS[ask.resource], ask.name):
-                return workload
-        raise not_found(f"{ask.resource}.apps", ask.name)
-
-    def _get_scale(self, ask: Ask) -> Reply:
-        workload = self._workload(ask)
-        return 200, wire.scale_json(ask.space, workload, workload.replicas)
-
-    def _patch_scale(self, ask: Ask) -> Reply:
-        workload = self._workload(ask)
-        before = wire.scale_json(ask.space, workload, workload.replicas)
-        replicas = patched(ask.request, before)["spec"].get("replicas", 0)
-        if not isinstance(replicas, int) or replicas < 0:
-            message = f'Scale "{ask.name}" is invalid: spec.replicas: must be 0 or more'
-            raise StatusError(422, "Invalid", message)
-        if not ask.dry_run and "scale-lies" not in self.traps:
-            self.world.scale(workload, replicas)
-        return 200, wire.scale_json(ask.space, workload, replicas)

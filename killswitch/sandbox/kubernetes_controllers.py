@@ -5,28 +5,26 @@ Nothing runs in the background: `World.settle` brings the books up to the clock 
 
 import itertools
 import math
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+
+from killswitch.sandbox.kubernetes_names import HASH, names, new_uid
+from killswitch.sandbox.kubernetes_objects import Objects, marks
 
 SLOW_S = 1.5
 RETURN_AFTER_S = 0.6
 SCALE_BACK_EVERY_S = 0.2
-HASH = "7d9f6b5c4"
-"""What the names of a Deployment's ReplicaSet and pods carry."""
-_ids = itertools.count(1)
-
-
-def new_uid() -> str:
-    """Return a uid that no other object of this process has."""
-    return str(uuid.UUID(int=(0xA11CE << 108) + next(_ids), version=4))
+CRON_EVERY_S = 0.4
+HALTED = "killswitch/halted"
+FINALIZER = "bots.example/settle"
 
 
 @dataclass(slots=True, kw_only=True)
 class Pod:
     """One pod. `owner` is its workload's kind and name, or None for a bare pod.
 
-    `delete_at` is its deletionTimestamp; `ends_at` is when its processes really end.
+    `delete_at` is its deletionTimestamp; `ends_at` is when its processes really end. With a
+    finalizer it stays listed then, as `done`.
     """
 
     name: str
@@ -39,14 +37,18 @@ class Pod:
     delete_at: float | None = None
     delete_grace_s: int | None = None
     ends_at: float = math.inf
+    finalizer: str = ""
+    done: bool = False
     uid: str = field(default_factory=new_uid)
 
 
 @dataclass(slots=True, kw_only=True)
 class Workload:
-    """A Deployment or a StatefulSet as seeded; `grace_s` is its terminationGracePeriodSeconds.
+    """What asks for pods, as seeded; `grace_s` is its terminationGracePeriodSeconds.
 
     `pod_labels` are those of its pod template, beside the label "app", which is its name.
+    `replicas` is a Job's parallelism, and the number of nodes for a DaemonSet, which `nodes`
+    selects; a CronJob has one pod at its times.
     """
 
     kind: str
@@ -55,10 +57,19 @@ class Workload:
     labels: dict[str, str] = field(default_factory=dict)
     pod_labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
+    owner: tuple[str, str] | None = None
+    suspended: bool = False
+    nodes: dict[str, str] = field(default_factory=dict)
+    next_start: float = 0.0
     grace_s: int = 30
     generation: int = 1
     created: float = 0.0
     uid: str = field(default_factory=new_uid)
+
+    @property
+    def asks(self) -> int:
+        """How many pods it wants; no node has the label by which a DaemonSet is halted."""
+        return 0 if self.suspended or HALTED in self.nodes else self.replicas
 
     def template_labels(self) -> dict[str, str]:
         """Return the labels of its pod template."""
@@ -126,6 +137,7 @@ class World:
         self.floor_s = floor_s
         self.quota_lag_s = quota_lag_s
         self.namespaces: dict[str, Namespace] = {}
+        self.objects = Objects()
         self.orphans: list[tuple[str, float]] = []
         """Processes whose pod object was deleted by force: name and when they end."""
         now = self.created = clock()
@@ -141,12 +153,10 @@ class World:
         """Bring the books up to now."""
         now = self.clock()
         self.orphans = [orphan for orphan in self.orphans if orphan[1] > now]
+        self.objects.seed(self.traps)
         for space in self.namespaces.values():
             self._reap(space, now)
-            if "scales-back" in self.traps and now >= space.next_scale_back:
-                space.next_scale_back = now + SCALE_BACK_EVERY_S
-                for workload in space.workloads:
-                    self.scale(workload, max(workload.replicas, space.seeded[workload.uid]))
+            self._scale_back(space, now)
             for workload in space.workloads:
                 self._control(space, workload, now)
             self._return_once(space, now)
@@ -156,12 +166,12 @@ class World:
         self.settle()
         live = [f"process of {name}" for name, _ in self.orphans]
         for space in self.namespaces.values():
-            live += [f"pod {space.name}/{name}" for name in space.pods]
+            live += [f"pod {space.name}/{name}" for name, pod in space.pods.items() if not pod.done]
             if not self.refusal(space, ""):
                 live += [
-                    f"{workload.kind} {space.name}/{workload.name} asks for {workload.replicas}"
+                    f"{workload.kind} {space.name}/{workload.name} asks for {workload.asks}"
                     for workload in space.workloads
-                    if workload.replicas
+                    if workload.asks
                 ]
         return live
 
@@ -208,6 +218,10 @@ class World:
             pod.ends_at = now + self._takes_s(pod, grace_s)
             if "stuck-pod" in self.traps and not space.stuck and not dry_run:
                 space.stuck = pod.uid
+            if "finalizer-pod" in self.traps and not any(
+                it.finalizer for it in space.pods.values()
+            ):
+                pod.finalizer = FINALIZER
         if pod.delete_grace_s is None or grace_s < pod.delete_grace_s:
             pod.delete_at, pod.delete_grace_s = now + grace_s, grace_s
         if grace_s == 0 and not dry_run:
@@ -225,23 +239,43 @@ class World:
     def _reap(self, space: Namespace, now: float) -> None:
         for pod in list(space.pods.values()):
             stuck = "stuck-pod" in self.traps and pod.uid == space.stuck
-            if pod.ends_at <= now and not stuck:
+            if pod.ends_at <= now and pod.finalizer:
+                pod.done = True
+            elif pod.ends_at <= now and not stuck:
                 del space.pods[pod.name]
                 if not space.pods:
                     space.empty_since = pod.ends_at
 
+    def _scale_back(self, space: Namespace, now: float) -> None:
+        labels, annotations = marks(self.traps)
+        fights = "scales-back" in self.traps or self.objects.fight(self.traps)
+        due = fights and now >= space.next_scale_back
+        for workload in space.workloads:
+            workload.labels |= labels
+            workload.annotations |= annotations
+            if due:
+                self.scale(workload, max(workload.replicas, space.seeded[workload.uid]))
+                workload.suspended = False
+                workload.nodes.pop(HALTED, None)
+        if due:
+            space.next_scale_back = now + SCALE_BACK_EVERY_S
+
     def _control(self, space: Namespace, workload: Workload, now: float) -> None:
         owner = (workload.kind, workload.name)
         mine = [pod for pod in space.pods.values() if pod.owner == owner]
-        running = [pod for pod in mine if pod.delete_at is None]
-        for pod in running[workload.replicas :]:
-            self.delete(space, pod)
-        # A ReplicaSet replaces a pod that is ending at once; a StatefulSet waits for its name.
-        names = (f"{workload.name}-{n}" for n in range(workload.replicas))
-        if workload.kind == "Deployment":
-            names = (f"{workload.name}-{HASH}-{new_uid()[-5:]}" for _ in itertools.count())
-        for name in itertools.islice(names, max(workload.replicas, 0)):
-            if len(running) >= workload.replicas:
+        running = [pod for pod in mine if pod.delete_at is None and not pod.done]
+        if workload.kind == "CronJob":
+            # What it has started runs on when it is suspended.
+            if now < workload.next_start:
+                return
+            workload.next_start = now + CRON_EVERY_S
+        else:
+            for pod in running[workload.asks :]:
+                self.delete(space, pod)
+        for name in itertools.islice(
+            names(workload.kind, workload.name, workload.replicas), max(workload.asks, 0)
+        ):
+            if len(running) >= workload.asks:
                 return
             if name in space.pods or self.refusal(space, name):
                 continue

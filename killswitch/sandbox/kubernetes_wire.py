@@ -5,33 +5,14 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 
 from werkzeug.wrappers import Request
 
-from killswitch.sandbox.kubernetes_controllers import HASH, Namespace, Pod, Quota, Workload
+from killswitch.sandbox.kubernetes_controllers import Namespace, Pod, Quota, Workload
+from killswitch.sandbox.kubernetes_discovery import GROUPS, KINDS
+from killswitch.sandbox.kubernetes_names import HASH
 from killswitch.sandbox.kubernetes_requests import Json, StatusError, selected
-
-KINDS: Final = {
-    "pods": "Pod",
-    "resourcequotas": "ResourceQuota",
-    "deployments": "Deployment",
-    "statefulsets": "StatefulSet",
-}
-GROUPS: Final = {"pods": "", "resourcequotas": "", "deployments": "apps", "statefulsets": "apps"}
-_SHORT_NAMES: Final = {
-    "pods": "po",
-    "resourcequotas": "quota",
-    "deployments": "deploy",
-    "statefulsets": "sts",
-}
-_VERBS: Final = {
-    "pods": ["create", "delete", "deletecollection", "get", "list"],
-    "resourcequotas": ["create", "delete", "get", "list", "patch"],
-    "deployments": ["get", "list"],
-    "statefulsets": ["get", "list"],
-}
 
 
 def stamp(seconds: float) -> str:
@@ -39,7 +20,8 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _meta(space: Namespace, thing: Pod | Workload | Quota, **more: object) -> Json:
+def meta_json(space: Namespace, thing: Pod | Workload | Quota, **more: object) -> Json:
+    """Return an object's metadata; what is empty in `more` is left out."""
     meta = {
         "name": thing.name,
         "namespace": space.name,
@@ -55,7 +37,9 @@ def pod_json(space: Namespace, pod: Pod) -> Json:
     more: Json = {"labels": pod.labels}
     if pod.owner:
         more["ownerReferences"] = [_owner(space, *pod.owner)]
-    meta = _meta(space, pod, **more)
+    if pod.finalizer:
+        more["finalizers"] = [pod.finalizer]
+    meta = meta_json(space, pod, **more)
     if pod.delete_at is not None:
         # Unlike other zeros this one is written: the field is a pointer.
         meta["deletionTimestamp"] = stamp(pod.delete_at)
@@ -77,19 +61,22 @@ def pod_json(space: Namespace, pod: Pod) -> Json:
 
 
 def _state(pod: Pod) -> Json:
-    if pod.phase in {"Succeeded", "Failed"}:
+    if pod.done or pod.phase in {"Succeeded", "Failed"}:
         return {"terminated": {"exitCode": int(pod.phase == "Failed")}}
     return {"running": {"startedAt": stamp(pod.created)}}
 
 
 def _owner(space: Namespace, kind: str, name: str) -> Json:
     owner = {"controller": True, "blockOwnerDeletion": True, "apiVersion": "apps/v1"}
+    owner |= {"apiVersion": "batch/v1"} if kind in {"Job", "CronJob"} else {}
     if kind == "Deployment":
         uid = str(uuid5(NAMESPACE_URL, f"ReplicaSet/{space.name}/{name}"))
         return owner | {"kind": "ReplicaSet", "name": f"{name}-{HASH}", "uid": uid}
     for workload in space.workloads:
         if (workload.kind, workload.name) == (kind, name):
             owner["uid"] = workload.uid
+    if kind == "CronJob":
+        return owner | {"kind": "Job", "name": f"{name}-29000000"}
     return owner | {"kind": kind, "name": name}
 
 
@@ -108,58 +95,7 @@ def quota_json(space: Namespace, quota: Quota, heeded: Mapping[str, str]) -> Jso
         used = {name: str(len(space.pods) if name == "pods" else 0) for name in heeded}
         status = {"hard": dict(heeded), "used": used}
     spec = quota.spec | {"hard": quota.hard} if quota.hard else quota.spec
-    return {"metadata": _meta(space, quota), "spec": spec, "status": status}
-
-
-def workload_json(space: Namespace, workload: Workload, blocked: str) -> Json:
-    """Return a Deployment or StatefulSet; `blocked` is why its pods are refused, or nothing."""
-    meta = _meta(
-        space,
-        workload,
-        generation=workload.generation,
-        labels=workload.labels,
-        annotations=workload.annotations,
-    )
-    status: Json = {"observedGeneration": workload.generation}
-    if workload.kind == "StatefulSet":
-        status["replicas"] = 0  # a Deployment's zero is left out, a StatefulSet's is not
-    if mine := _count(space, workload):
-        status |= {"replicas": mine, "readyReplicas": mine, "availableReplicas": mine}
-    if blocked and mine < workload.replicas:
-        failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
-        status["conditions"] = [failure | {"message": blocked}]
-    labels = workload.template_labels()
-    return {
-        "metadata": meta,
-        "spec": {
-            "replicas": workload.replicas,
-            "selector": {"matchLabels": {"app": workload.name}},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "containers": [{"name": "bot", "image": "registry.example/bot:1"}],
-                    "terminationGracePeriodSeconds": workload.grace_s,
-                },
-            },
-        },
-        "status": status,
-    }
-
-
-def scale_json(space: Namespace, workload: Workload, replicas: int) -> Json:
-    """Return the scale subresource, which leaves out a zero in its spec."""
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": _meta(space, workload),
-        "spec": {"replicas": replicas} if replicas else {},
-        "status": {"replicas": _count(space, workload), "selector": f"app={workload.name}"},
-    }
-
-
-def _count(space: Namespace, workload: Workload) -> int:
-    owner = (workload.kind, workload.name)
-    return sum(pod.owner == owner and pod.delete_at is None for pod in space.pods.values())
+    return {"metadata": meta_json(space, quota), "spec": spec, "status": status}
 
 
 def kubeconfig(url: str, token: str) -> str:
@@ -178,8 +114,11 @@ def kubeconfig(url: str, token: str) -> str:
 
 def typed(resource: str, body: Json) -> Json:
     """Return an object with its kind, which entries of a list do not carry."""
-    version = "apps/v1" if GROUPS[resource] else "v1"
-    return {"kind": KINDS[resource], "apiVersion": version} | body
+    return {"kind": KINDS[resource], "apiVersion": _version(resource)} | body
+
+
+def _version(resource: str) -> str:
+    return f"{GROUPS[resource]}/v1".removeprefix("/")
 
 
 def page(request: Request, resource: str, items: Sequence[Json]) -> Json:
@@ -198,7 +137,7 @@ def page(request: Request, resource: str, items: Sequence[Json]) -> Json:
         token = base64.urlsafe_b64encode(json.dumps({"start": start + limit}).encode()).decode()
         meta |= {"continue": token, "remainingItemCount": left}
     kind = f"{KINDS[resource]}List"
-    version = "apps/v1" if GROUPS[resource] else "v1"
+    version = _version(resource)
     found = items[start : start + limit]
     if "as=Table" in request.headers.get("Accept", ""):
         return _table(found, meta)
@@ -227,49 +166,3 @@ def _table(items: Sequence[Json], meta: Json) -> Json:
         "columnDefinitions": definitions,
         "rows": rows,
     }
-
-
-def _resources(group: str) -> list[Json]:
-    return [
-        {
-            "name": resource,
-            "singularName": KINDS[resource].lower(),
-            "namespaced": True,
-            "kind": KINDS[resource],
-            "verbs": _VERBS[resource],
-            "shortNames": [_SHORT_NAMES[resource]],
-        }
-        for resource, of_group in GROUPS.items()
-        if of_group == group
-    ] + [
-        {
-            "name": f"{resource}/scale",
-            "singularName": "",
-            "namespaced": True,
-            "group": "autoscaling",
-            "version": "v1",
-            "kind": "Scale",
-            "verbs": ["get", "patch"],
-        }
-        for resource, of_group in GROUPS.items()
-        if of_group == group == "apps"
-    ]
-
-
-_V1: Final = {"groupVersion": "apps/v1", "version": "v1"}
-DISCOVERY: Final[dict[str, Json]] = {
-    "/version": {"major": "1", "minor": "36", "gitVersion": "v1.36.2+sandbox"},
-    "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
-    "/apis": {
-        "kind": "APIGroupList",
-        "apiVersion": "v1",
-        "groups": [{"name": "apps", "versions": [_V1], "preferredVersion": _V1}],
-    },
-    "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": _resources("")},
-    "/apis/apps/v1": {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": "apps/v1",
-        "resources": _resources("apps"),
-    },
-}

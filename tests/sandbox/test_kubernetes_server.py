@@ -336,5 +336,7 @@ def test_kubectl_gets_the_tables_and_the_discovery_that_it_asks_for(cluster: Clu
     assert {r["name"] for r in cluster("GET", "/api/v1")[1]["resources"]} == {
         "pods",
         "resourcequotas",
+        "replicationcontrollers",
+        "replicationcontrollers/scale",
     }
     assert cluster("GET", "/version")[1]["gitVersion"].startswith("v1.")
