@@ -1,5 +1,6 @@
 """The tables of `killswitch.toml` as types: every field is a key, every default is here."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
@@ -15,15 +16,23 @@ _BYBIT_HOSTS: Final = {
 Bound = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Pause = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
+# As Kubernetes takes them: another name or label would match no pod at all.
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL: Final = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+_LABEL_KEY: Final = re.compile(rf"([a-z0-9]([-.a-z0-9]{{0,251}}[a-z0-9])?/)?{_LABEL.pattern}")
+
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A table of the file; every field is a key."""
 
 
 class KubernetesSection(Section, frozen=True, kw_only=True):
-    """`[[kubernetes]]`: one cluster, and the namespaces that hold nothing but the trader.
+    """`[[kubernetes]]`: one cluster, and the namespaces that hold the trader.
 
-    `token` is where the credential comes from when the kubeconfig holds none.
+    `token` is where the credential comes from when the kubeconfig holds none. `selector` chooses
+    pods by their labels; without it the namespaces hold nothing else. `latch` is whether a quota
+    keeps every pod out of them, by default only without a selector. `pause` names the reconcilers
+    that may be paused.
     """
 
     name: str
@@ -31,7 +40,24 @@ class KubernetesSection(Section, frozen=True, kw_only=True):
     context: str
     token: str = ""
     namespaces: tuple[str, ...]
+    selector: dict[str, str] = {}
+    latch: bool | None = None
+    pause: tuple[Literal["argocd", "flux", "keda"], ...] = ()
     grace_s: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.namespaces:
+            raise ValueError("`namespaces` names none")
+        if not all(map(_NAME.fullmatch, self.namespaces)):
+            raise ValueError("`namespaces` has a name that Kubernetes does not take")
+        keys, values = self.selector.keys(), self.selector.values()
+        if not (all(map(_LABEL_KEY.fullmatch, keys)) and all(map(_LABEL.fullmatch, values))):
+            raise ValueError("`selector` has a label that Kubernetes does not take")
+
+    @property
+    def latched(self) -> bool:
+        """Whether a quota keeps pods out."""
+        return not self.selector if self.latch is None else self.latch
 
 
 class HeldKey(Section, frozen=True, kw_only=True):

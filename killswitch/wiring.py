@@ -164,17 +164,23 @@ def _kubernetes(config: Config, section: KubernetesSection, sources: Sources) ->
         kubeconfig=kubeconfig,
         context=section.context,
         grace_s=section.grace_s,
+        selector=section.selector,
         only_loopback=config.sandbox is not None,
     )
 
-    step = StopTrading(client, section.name, section.namespaces)
+    step = StopTrading(
+        client, section.name, section.namespaces, latch=section.latched, pause=section.pause
+    )
 
     def build(may_write: bool, _message: Message) -> Step:
         token = sources.get(section.token) if section.token else None
         client.login(may_write=may_write, token=token)
         return step
 
-    scope = f"namespace {', '.join(section.namespaces)}"
+    which = f"pods with {client.selector} in " if client.selector else ""
+    scope = f"{which}namespace {', '.join(section.namespaces)}"
+    scope += "" if section.latched else ", no quota"
+    scope += f", pausing {', '.join(section.pause)}" if section.pause else ""
     needed = (section.token,) if section.token else ()
     return Unit("kubernetes", section.name, "stop", scope, needed, False, client.warm, build)
 

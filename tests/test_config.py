@@ -14,6 +14,7 @@ from killswitch.sections import (
     SYSTEMS,
     BybitSection,
     HaltSection,
+    KubernetesSection,
     SandboxSection,
 )
 from killswitch.toml_lines import Place, line_of
@@ -337,6 +338,33 @@ def test_a_fault_in_one_system_costs_that_system_alone(
     others = [system for system in config.systems if system is not broken]
     assert len(others) == 4
     assert all(system.section is not None and not system.problem for system in others)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("namespaces = []", "`namespaces` names none"),
+        ('namespaces = ["Trading"]', "`namespaces` has a name that Kubernetes does not take"),
+        ('namespaces = ["trading\\n"]', "`namespaces` has a name that Kubernetes does not take"),
+        ('selector = {app = "a b"}', "`selector` has a label that Kubernetes does not take"),
+        ('selector = {app = ""}', "`selector` has a label that Kubernetes does not take"),
+        ('selector = {"a,b" = "c"}', "`selector` has a label that Kubernetes does not take"),
+        ('pause = ["jenkins"]', "invalid enum value"),
+    ],
+)
+def test_what_kubernetes_does_not_take_is_refused(tmp_path: Path, line: str, problem: str) -> None:
+    key = line.partition(" ")[0]
+    old = 'namespaces = ["trading"]'
+    text = WHOLE.replace(old, line if key == "namespaces" else f"{old}\n{line}")
+    assert problem in only(load(tmp_path, text), "kubernetes").problem
+
+
+def test_a_quota_is_for_whole_namespaces_unless_it_is_asked_for() -> None:
+    section = KubernetesSection(name="x", kubeconfig="k", context="c", namespaces=("trading",))
+    chosen = replace(section, selector={"app.kubernetes.io/name": "freqtrade"})
+    assert (section.latched, chosen.latched) == (True, False)
+    assert replace(chosen, latch=True).latched
+    assert not replace(section, latch=False).latched
 
 
 def test_a_system_without_a_name_is_called_by_its_number(tmp_path: Path) -> None:
