@@ -1,56 +1,110 @@
-"""What the Kubernetes API's JSON looks like, as far as it is read, and what it means.
+"""The API's objects as far as a halt reads them, and what they mean to it."""
 
-Shapes ignore the fields that they do not name; zeros and empty lists may be left out or null.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from killswitch.clients.kubernetes_kinds import HALTED
+from killswitch.clients.kubernetes_owners import Meta, keepers_of
 from killswitch.steps.kubernetes_port import Lock, Pod, Workload
 
-# Who may ask for pods again, as far as an object itself says so.
-_OWNER_MARKS: Final = {
-    "argocd.argoproj.io/tracking-id": "Argo CD",
-    "kustomize.toolkit.fluxcd.io/name": "Flux",
-    "app.kubernetes.io/managed-by": "",
-}
+_ENDED: Final = frozenset({"Complete", "Failed"})
+T = TypeVar("T")
 
 
-class Owner(msgspec.Struct):
-    """One owner reference."""
+class State(msgspec.Struct):
+    """What a container does: one of three, of which one is an end."""
 
-    kind: str
-    name: str
+    terminated: dict[str, Any] | None = None
 
 
-class Meta(msgspec.Struct, rename="camel"):
-    """An object's metadata."""
+class ContainerStatus(msgspec.Struct):
+    """One container as its node last told."""
 
-    name: str
-    uid: str = ""
-    resource_version: str = ""
-    deletion_timestamp: datetime | None = None
+    state: State | None = None
+
+
+class PodSpec(msgspec.Struct, rename="camel"):
+    """The spec of a pod."""
+
+    node_name: str = ""
+    containers: list[Any] | None = None
+
+
+class PodStatus(msgspec.Struct, rename="camel"):
+    """What the node last told of a pod."""
+
+    container_statuses: list[ContainerStatus] | None = None
+    init_container_statuses: list[ContainerStatus] | None = None
+    ephemeral_container_statuses: list[ContainerStatus] | None = None
+
+
+class PodItem(msgspec.Struct):
+    """One entry of a list of pods."""
+
+    metadata: Meta
+    spec: PodSpec
+    status: PodStatus = msgspec.field(default_factory=PodStatus)
+
+
+class Labelled(msgspec.Struct):
+    """The metadata of a template."""
+
     labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    owner_references: list[Owner] | None = None
+
+
+class TemplateSpec(msgspec.Struct, rename="camel"):
+    """The spec of a pod template."""
+
+    node_selector: dict[str, str] | None = None
+
+
+class Template(msgspec.Struct):
+    """A pod template."""
+
+    metadata: Labelled = msgspec.field(default_factory=Labelled)
+    spec: TemplateSpec = msgspec.field(default_factory=TemplateSpec)
 
 
 class Spec(msgspec.Struct, rename="camel"):
-    """The spec of a pod, a workload or a scale."""
+    """The spec of a workload or a scale."""
 
-    node_name: str = ""
     # Absent means the default of 1 here, but 0 on the scale subresource.
     replicas: int | None = None
+    parallelism: int | None = None
+    suspend: bool | None = None
+    template: Template | None = None
+    job_template: "JobTemplate | None" = None
+
+
+class JobTemplate(msgspec.Struct):
+    """What a CronJob makes."""
+
+    spec: Spec
+
+
+class Condition(msgspec.Struct):
+    """One condition of a Job."""
+
+    type: str
+    status: str
+
+
+class Status(msgspec.Struct, rename="camel"):
+    """The status of a workload."""
+
+    conditions: list[Condition] | None = None
+    desired_number_scheduled: int | None = None
 
 
 class Item(msgspec.Struct):
-    """One entry of a list."""
+    """One entry of a list of workloads."""
 
     metadata: Meta
     spec: Spec
+    status: Status = msgspec.field(default_factory=Status)
 
 
 class ListMeta(msgspec.Struct, rename={"next_page": "continue"}):
@@ -59,12 +113,12 @@ class ListMeta(msgspec.Struct, rename={"next_page": "continue"}):
     next_page: str = ""
 
 
-class Page(msgspec.Struct):
+class Page(msgspec.Struct, Generic[T]):
     """One page of a list; without defaults, so that another answer never reads as empty."""
 
     kind: str
     metadata: ListMeta
-    items: list[Item] | None
+    items: list[T] | None
 
 
 class QuotaSpec(msgspec.Struct, rename="camel"):
@@ -108,20 +162,35 @@ class Version(msgspec.Struct, rename="camel"):
     git_version: str
 
 
-def pod_of(item: Item, now: datetime | None) -> Pod:
+def pod_of(item: PodItem, now: datetime | None) -> Pod:
     """Read a pod; `now` is the server's clock."""
+    meta = item.metadata
+    ending = meta.deletion_timestamp is not None
     return Pod(
-        name=item.metadata.name,
+        name=meta.name,
         node=item.spec.node_name,
-        ending=item.metadata.deletion_timestamp is not None,
-        overdue_s=_overdue_s(item.metadata, now),
+        ending=ending,
+        overdue_s=_overdue_s(meta, now),
+        held_by=", ".join(meta.finalizers or ()) if ending and _terminated(item) else "",
     )
 
 
-def workload_of(item: Item) -> Workload:
-    """Read a Deployment or a StatefulSet."""
-    replicas = 1 if item.spec.replicas is None else item.spec.replicas
-    return Workload(item.metadata.name, replicas, _owner(item.metadata))
+def workload_of(kind: str, item: Item) -> Workload:
+    """Read what asks for pods."""
+    return Workload(item.metadata.name, _wanted(kind, item), keepers_of(item.metadata))
+
+
+def is_chosen(item: Item, selector: Mapping[str, str]) -> bool:
+    """Return whether the pods of a workload have the labels of `selector`."""
+    job = item.spec.job_template
+    template = (job.spec if job else item.spec).template or Template()
+    labels = template.metadata.labels or {}
+    return selector.items() <= labels.items()
+
+
+def is_of_deployment(item: Item) -> bool:
+    """Return whether a Deployment owns it, which alone says how many pods it asks for."""
+    return any(owner.kind == "Deployment" for owner in item.metadata.owner_references or ())
 
 
 def lock_of(quota: Quota) -> Lock:
@@ -133,18 +202,43 @@ def lock_of(quota: Quota) -> Lock:
     return Lock.IN_FORCE if _no_pod(quota.status.hard) else Lock.PENDING
 
 
+def _wanted(kind: str, item: Item) -> int:
+    spec, status = item.spec, item.status
+    match kind:
+        case "daemonsets":
+            chosen = (spec.template or Template()).spec.node_selector or {}
+            halted = chosen.items() >= HALTED.items()
+            return 0 if halted else max(1, status.desired_number_scheduled or 0)
+        case "cronjobs":
+            return 0 if spec.suspend else 1
+        case "jobs":
+            conditions = status.conditions or ()
+            done = any(it.type in _ENDED and it.status == "True" for it in conditions)
+            return 0 if done or spec.suspend else _or_one(spec.parallelism)
+        case _:
+            return _or_one(spec.replicas)
+
+
+def _or_one(number: int | None) -> int:
+    return 1 if number is None else number
+
+
 def _no_pod(hard: Mapping[str, str | int] | None) -> bool:
     return (hard or {}).get("pods") in {"0", 0}
 
 
-def _owner(meta: Meta) -> str:
-    for owner in meta.owner_references or ():
-        return f"{owner.kind} {owner.name}"
-    marks = (meta.labels or {}) | (meta.annotations or {})
-    for mark, tool in _OWNER_MARKS.items():
-        if value := marks.get(mark):
-            return f"{tool} ({value})" if tool else value
-    return ""
+def _terminated(pod: PodItem) -> bool:
+    """Return whether its node told that every container ended, or no node ever had it."""
+    status = pod.status
+    main = status.container_statuses or ()
+    rest = (status.init_container_statuses or (), status.ephemeral_container_statuses or ())
+    if not pod.spec.node_name:
+        return True
+    return len(main) == len(pod.spec.containers or ()) > 0 and _all_ended((main, *rest))
+
+
+def _all_ended(groups: Iterable[Iterable[ContainerStatus]]) -> bool:
+    return all(it.state and it.state.terminated is not None for group in groups for it in group)
 
 
 def _overdue_s(meta: Meta, now: datetime | None) -> float:

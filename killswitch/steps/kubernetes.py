@@ -4,117 +4,62 @@ Never because `replicas == 0`: the pods run on for seconds after that. What coun
 list of pods is empty, in a namespace that is known to exist.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar
 
 from killswitch.errors import VendorError
 from killswitch.model import Action, Blind, Clear, Note, Plan
-from killswitch.steps import kubernetes_deeds as deeds
-from killswitch.steps import kubernetes_notes as say
-from killswitch.steps.kubernetes_port import LOCK, Cluster, Lock, Pod
-
-KINDS: Final = ("deployments", "statefulsets")
-LATCH, DELETE, SCALE, SWEEP = 1, 2, 3, 4
-Item = Action | Blind | Clear | Note
-T = TypeVar("T")
+from killswitch.steps import kubernetes_parts as parts
+from killswitch.steps import kubernetes_reconcilers as reconcilers
+from killswitch.steps.kubernetes_looks import Seen, look
+from killswitch.steps.kubernetes_parts import LATE, SCALE, Item
+from killswitch.steps.kubernetes_port import Cluster
 
 
 @dataclass(frozen=True, slots=True)
 class StopTrading:
-    """Halts every pod in `namespaces` of one cluster."""
+    """Halts the pods in `namespaces` of one cluster, those that the client selects.
+
+    `latch`: a quota keeps every pod out of these namespaces. `pause` names the reconcilers that
+    may be paused: "argocd", "flux", "keda".
+    """
 
     cluster: Cluster
     system: str
     namespaces: tuple[str, ...]
+    latch: bool = True
+    pause: tuple[str, ...] = ()
     name: ClassVar[str] = "kubernetes"
     evidence: ClassVar[bool] = False
 
     def plan(self) -> Plan:
-        """Look at the quota, the pods and the workloads of every namespace."""
-        found: list[Item] = []
-        errors: list[VendorError] = []
-        for namespace in self.namespaces:
-            for part, answer in self._looks(namespace):
-                if isinstance(answer, VendorError):
-                    errors.append(answer)
-                    found.append(Blind(f"{namespace}/{part}", answer.problem, answer.lasting))
-                else:
-                    found += answer
-        if errors and len(errors) == len(found):
+        """Look at the pods, the quota and the workloads of every namespace."""
+        looks = look(self.cluster, tuple(dict.fromkeys(self.namespaces)), latch=self.latch)
+        answers = [answer for seen in looks for answer in seen.answers]
+        errors = [answer for answer in answers if isinstance(answer, VendorError)]
+        if errors and len(errors) == len(answers):
             raise min(errors, key=lambda error: error.lasting)
+        found = [item for seen in looks for item in self._namespace(seen)]
+        # A latch keeps their pods out; without one they are to be paused before they act.
+        phase = LATE if self.latch else SCALE
+        found += reconcilers.paused(self.cluster, looks, self.pause, phase)
+        live = [item for item in found if isinstance(item, Action)]
+        # The deletes first: of many actions only so many are performed at once.
+        live.sort(key=lambda action: not action.verb.startswith("delete"))
         return Plan(
-            live=tuple(item for item in found if isinstance(item, Action)),
+            live=tuple(live),
             blind=tuple(item for item in found if isinstance(item, Blind)),
             clear=tuple(item for item in found if isinstance(item, Clear)),
             notes=tuple(item for item in found if isinstance(item, Note)),
         )
 
-    def _looks(self, namespace: str) -> Iterator[tuple[str, list[Item] | VendorError]]:
-        quota = _try(partial(self.cluster.lock_state, namespace))
-        pods = _try(partial(self.cluster.pods, namespace))
-        lock = None if isinstance(quota, VendorError) else quota
-        yield "quota", quota if isinstance(quota, VendorError) else self._quota(namespace, quota)
-        yield "pods", pods if isinstance(pods, VendorError) else self._pods(namespace, pods, lock)
-        held = not pods and lock is Lock.IN_FORCE
-        for kind in KINDS:
-            yield kind, _try(partial(self._workloads, namespace, kind, lock, held=held))
-
-    def _quota(self, namespace: str, lock: Lock) -> list[Item]:
-        target = f"{namespace}/quota"
-        if lock is Lock.IN_FORCE:
-            return [Clear(target, f"{LOCK} allows no pod, and is in force"), say.latch(namespace)]
-        # What is stored but not yet in force is waited for; it must not hold up the deletes.
-        phase = SWEEP if lock is Lock.PENDING else LATCH
-        both = deeds.lock(self.cluster, namespace)
-        return [Action("contain", target, *both, phase=phase, reversible=True)]
-
-    def _pods(self, namespace: str, pods: Sequence[Pod], lock: Lock | None) -> list[Item]:
-        target = f"{namespace}/pods"
-        if not pods and lock is Lock.IN_FORCE:
-            return [Clear(target, "no pod, kept out by a quota")]
-        if not pods:
-            return [Clear(target, "no pod", only_if_known=not _exists(lock))]
-        ending = all(pod.ending for pod in pods)
-        verb, phase = ("delete again", SWEEP) if ending else ("delete", DELETE)
-        late = [say.stuck(namespace, pod) for pod in pods if pod.overdue_s > say.OVERDUE_S]
-        both = deeds.delete(self.cluster, namespace, pods)
-        return [Action(verb, target, *both, phase=phase, amount=len(pods)), *late]
-
-    def _workloads(self, namespace: str, kind: str, lock: Lock | None, *, held: bool) -> list[Item]:
-        # Without a quota the pods come back while they are deleted: scale at the same time.
-        phase = SCALE if lock is Lock.IN_FORCE else DELETE
-        found: list[Item] = []
-        workloads = self.cluster.workloads(namespace, kind)
-        for workload in workloads:
-            target = f"{namespace}/{kind}/{workload.name}"
-            wish = f"asks for {workload.replicas or 'no'} pods"
-            if workload.owner or (held and workload.replicas):
-                found.append(say.may_return(target, workload))
-            if held and workload.replicas:
-                # Something scales it back for ever; what counts is that no pod comes of it.
-                found.append(Clear(target, f"{wish}, kept out by a quota"))
-            elif workload.replicas:
-                scale = deeds.delete_and_scale if phase == DELETE else deeds.scale
-                both = scale(self.cluster, namespace, kind, workload.name)
-                amount = workload.replicas
-                found.append(Action("stop", target, *both, phase, amount, reversible=True))
+    def _namespace(self, seen: Seen) -> Iterator[Item]:
+        yield from parts.quota(self.cluster, seen)
+        yield from parts.pods(self.cluster, seen)
+        for kind, answer in seen.kinds.items():
+            if isinstance(answer, VendorError):
+                yield parts.unseen(seen, kind, answer)
             else:
-                found.append(Clear(target, wish))
-        if held or not any(workload.replicas for workload in workloads):
-            seen = bool(workloads) or _exists(lock)
-            found.append(Clear(f"{namespace}/{kind}", "none starts a pod", only_if_known=not seen))
-        return found
-
-
-def _try(read: Callable[[], T]) -> T | VendorError:
-    try:
-        return read()
-    except VendorError as error:
-        return error
-
-
-def _exists(lock: Lock | None) -> bool:
-    """Return True when a quota was seen: a namespace that is missing lists as empty, too."""
-    return lock not in {None, Lock.MISSING}
+                yield from parts.workloads(self.cluster, seen, kind, answer)
+        yield from reconcilers.named(seen, self.pause)

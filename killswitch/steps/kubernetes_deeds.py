@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from killswitch.errors import VendorError
 from killswitch.model import Receipt
+from killswitch.steps.kubernetes_keepers import Keeper
 from killswitch.steps.kubernetes_notes import names
 from killswitch.steps.kubernetes_port import Cluster, Pod, Writes
 
@@ -21,10 +22,29 @@ def lock(cluster: Cluster, namespace: str) -> Both:
 
 def delete(cluster: Cluster, namespace: str, pods: Sequence[Pod]) -> Both:
     """Ask every pod to end; the receipt names those of `pods`."""
+    return _both(cluster, lambda to: _delete(to, namespace, pods))
+
+
+def lock_and_delete(
+    cluster: Cluster, namespace: str, pods: Sequence[Pod], workloads: Sequence[tuple[str, str]]
+) -> Both:
+    """Keep pods out, and ask every pod to end.
+
+    Without the quota they would be replaced at once, for ever: what asks for them, each of
+    `workloads` by kind and name, is then stopped in the same breath.
+    """
 
     def change(to: Writes) -> Receipt:
-        receipt = to.delete_pods(namespace)
-        return Receipt(f"{receipt.summary}: {names(pods)}", receipt.evidence)
+        try:
+            to.lock(namespace)
+            asking: Sequence[tuple[str, str]] = ()
+        except VendorError:
+            asking = workloads
+        receipt = _delete(to, namespace, pods)
+        for kind, name in asking:
+            with suppress(VendorError):
+                to.scale_to_zero(namespace, kind, name)
+        return receipt
 
     return _both(cluster, change)
 
@@ -44,6 +64,16 @@ def delete_and_scale(cluster: Cluster, namespace: str, kind: str, name: str) -> 
         return to.scale_to_zero(namespace, kind, name)
 
     return _both(cluster, change)
+
+
+def pause(cluster: Cluster, keeper: Keeper) -> Both:
+    """Keep a reconciler from setting anything back."""
+    return _both(cluster, lambda to: to.pause(keeper))
+
+
+def _delete(to: Writes, namespace: str, pods: Sequence[Pod]) -> Receipt:
+    receipt = to.delete_pods(namespace)
+    return Receipt(f"{receipt.summary}: {names(pods)}", receipt.evidence)
 
 
 def _both(cluster: Cluster, change: Callable[[Writes], Receipt]) -> Both:

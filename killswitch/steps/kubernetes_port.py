@@ -6,9 +6,21 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from killswitch.model import Receipt
+from killswitch.steps.kubernetes_keepers import Keeper, Reconciler, Tool
 
 LOCK: Final = "killswitch-lock"
 """The name of the quota that keeps pods out."""
+
+KINDS: Final = (
+    "deployments",
+    "statefulsets",
+    "daemonsets",
+    "jobs",
+    "cronjobs",
+    "replicasets",
+    "replicationcontrollers",
+)
+"""What asks for pods. A ReplicaSet of a Deployment is the Deployment's, and not listed."""
 
 
 class Lock(StrEnum):
@@ -22,12 +34,16 @@ class Lock(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod. `overdue_s`: how long ago it should have ended, by the cluster's own clock."""
+    """One pod. `overdue_s`: how long ago it should have ended, by the cluster's own clock.
+
+    `held_by` names the finalizers that alone keep it listed: every container has terminated.
+    """
 
     name: str
     node: str = ""
     ending: bool = False
     overdue_s: float = 0.0
+    held_by: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} on {self.node or 'no node'}"
@@ -35,15 +51,18 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A Deployment or StatefulSet: how many pods it asks for, and who may set that back."""
+    """What asks for pods: how many, 0 for none any more; and who may set that back.
+
+    A DaemonSet and a CronJob that are not stopped ask for at least 1.
+    """
 
     name: str
     replicas: int
-    owner: str = ""
+    keepers: tuple[Keeper, ...] = ()
 
 
 class Writes(Protocol):
-    """The three changes, for real or as dry runs; each is safe to repeat."""
+    """The changes, for real or as dry runs; each is safe to repeat."""
 
     def lock(self, namespace: str) -> Receipt:
         """Create or mend the quota."""
@@ -52,11 +71,18 @@ class Writes(Protocol):
         """Ask every pod to end now."""
 
     def scale_to_zero(self, namespace: str, kind: str, name: str) -> Receipt:
-        """Ask for no pod any more."""
+        """Ask for no pod any more: a scale of 0, suspended, or a node that is nowhere."""
+
+    def pause(self, keeper: Keeper) -> Receipt:
+        """Keep a reconciler from setting anything back."""
 
 
 class Cluster(Protocol):
     """What the step needs; a namespace that does not exist has no quota and lists as empty."""
+
+    @property
+    def selector(self) -> str:
+        """The labels that a pod must have to be listed and deleted: "app=bot"; "" is every pod."""
 
     @property
     def writes(self) -> Writes:
@@ -73,4 +99,10 @@ class Cluster(Protocol):
         """List the pods, finished ones too."""
 
     def workloads(self, namespace: str, kind: str) -> Sequence[Workload]:
-        """List the Deployments or the StatefulSets."""
+        """List what asks for such pods; `kind` is one of `KINDS`."""
+
+    def scalers(self, namespace: str, tool: Tool) -> Sequence[Reconciler]:
+        """List the autoscalers of one kind, `HPA` or `KEDA`; none where it is not installed."""
+
+    def reconciler(self, keeper: Keeper) -> Reconciler | None:
+        """Read an Argo CD application or a Flux object; None if the cluster has none such."""

@@ -282,23 +282,56 @@ def test_how_long_a_pod_is_overdue_goes_by_the_server_s_clock(
 
 
 @pytest.mark.parametrize(
-    ("labels", "annotations", "owner"),
+    ("labels", "annotations", "keepers"),
     [
-        ({"app.kubernetes.io/managed-by": "Helm"}, {}, "Helm"),
-        ({}, {"argocd.argoproj.io/tracking-id": "bots:apps/Deployment"}, "Argo CD (bots:apps/D"),
-        ({"kustomize.toolkit.fluxcd.io/name": "bots"}, {}, "Flux (bots)"),
+        ({"app.kubernetes.io/managed-by": "pulumi"}, {}, "manager pulumi"),
+        (
+            {"app.kubernetes.io/managed-by": "Helm"},
+            {"meta.helm.sh/release-name": "bot", "meta.helm.sh/release-namespace": "trading"},
+            "Helm release trading/bot",
+        ),
+        (
+            {},
+            {"argocd.argoproj.io/tracking-id": "bots:apps/Deployment:trading/bot"},
+            "Argo CD application argocd/bots",
+        ),
+        (
+            {},
+            {"argocd.argoproj.io/tracking-id": "desk_bots:apps/Deployment:trading/bot"},
+            "Argo CD application desk/bots",
+        ),
+        (
+            {
+                "kustomize.toolkit.fluxcd.io/name": "bots",
+                "kustomize.toolkit.fluxcd.io/namespace": "flux-system",
+            },
+            {},
+            "Flux Kustomization flux-system/bots",
+        ),
+        (
+            {"helm.toolkit.fluxcd.io/name": "bot", "helm.toolkit.fluxcd.io/namespace": "desk"},
+            {"meta.helm.sh/release-name": "bot", "meta.helm.sh/release-namespace": "trading"},
+            "Flux HelmRelease desk/bot, Helm release trading/bot",
+        ),
+        (
+            {},
+            {
+                "objectset.rio.cattle.io/owner-name": "bots",
+                "objectset.rio.cattle.io/owner-namespace": "kube-system",
+            },
+            "k3s AddOn kube-system/bots",
+        ),
         ({}, {}, ""),
     ],
 )
 def test_who_may_scale_back_is_read_from_the_object_itself(
-    connect: Connect, labels: dict[str, str], annotations: dict[str, str], owner: str
+    connect: Connect, labels: dict[str, str], annotations: dict[str, str], keepers: str
 ) -> None:
     bot = Workload(kind="Deployment", name="bot", labels=labels, annotations=annotations)
     server = KubernetesServer(token=TOKEN, namespaces={"trading": [bot]})
     server.start()
     (workload,) = connect(server.kubeconfig()).workloads("trading", "deployments")
-    assert workload.owner.startswith(owner)
-    assert bool(workload.owner) == bool(owner)
+    assert ", ".join(map(str, workload.keepers)) == keepers
     server.stop()
 
 

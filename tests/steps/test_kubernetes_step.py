@@ -8,7 +8,8 @@ import pytest
 from killswitch.errors import RefusedError, UnreachableError, VendorError
 from killswitch.model import Action, Plan, Receipt
 from killswitch.steps.kubernetes import StopTrading
-from killswitch.steps.kubernetes_port import Lock, Pod, Workload
+from killswitch.steps.kubernetes_keepers import Keeper, Reconciler, Tool
+from killswitch.steps.kubernetes_port import KINDS, Lock, Pod, Workload
 
 
 @dataclass
@@ -18,8 +19,11 @@ class FakeCluster:
     lock: Lock = Lock.MISSING
     running: dict[str, Pod] = field(default_factory=dict)
     wants: dict[str, dict[str, Workload]] = field(
-        default_factory=lambda: {"deployments": {}, "statefulsets": {}}
+        default_factory=lambda: {kind: {} for kind in KINDS}
     )
+    scaled_by: dict[Tool, list[Reconciler]] = field(default_factory=dict)
+    reconcilers: dict[Keeper, Reconciler] = field(default_factory=dict)
+    selector: str = ""
     broken: dict[str, VendorError] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
 
@@ -42,6 +46,14 @@ class FakeCluster:
     def workloads(self, namespace: str, kind: str) -> tuple[Workload, ...]:
         self.fail(kind)
         return tuple(self.wants[kind].values()) if namespace == "trading" else ()
+
+    def scalers(self, namespace: str, tool: Tool) -> tuple[Reconciler, ...]:
+        self.fail(tool)
+        return tuple(self.scaled_by.get(tool, ())) if namespace == "trading" else ()
+
+    def reconciler(self, keeper: Keeper) -> Reconciler | None:
+        self.fail(keeper.name)
+        return self.reconcilers.get(keeper)
 
     def fail(self, part: str) -> None:
         if part in self.broken:
@@ -73,6 +85,16 @@ class FakeWrites:
         zero = replace(wants[name], replicas=0)
         return self._do(f"scale {namespace}/{kind}/{name}", lambda: wants.update({name: zero}))
 
+    def pause(self, keeper: Keeper) -> Receipt:
+        def hold() -> None:
+            if keeper in self.cluster.reconcilers:
+                was = self.cluster.reconcilers[keeper]
+                self.cluster.reconcilers[keeper] = replace(was, paused=True)
+            listed = self.cluster.scaled_by.get(keeper.tool, [])
+            listed[:] = [replace(it, paused=it.paused or it.keeper == keeper) for it in listed]
+
+        return self._do(f"pause {keeper}", hold)
+
     def _do(self, what: str, change: Any) -> Receipt:
         self.cluster.log.append(f"dry run: {what}" if self.dry_run else what)
         if not self.dry_run:
@@ -100,7 +122,9 @@ def clear(plan: Plan) -> dict[str, bool]:
     return {clear.target: clear.only_if_known for clear in plan.clear}
 
 
-def test_the_latch_comes_before_the_deletes_and_the_sweep_comes_last(cluster: FakeCluster) -> None:
+def test_the_latch_and_the_deletes_come_first_and_the_sweep_comes_last(
+    cluster: FakeCluster,
+) -> None:
     step = step_on(cluster)
     done = []
     while plan := step.plan():
@@ -112,8 +136,8 @@ def test_the_latch_comes_before_the_deletes_and_the_sweep_comes_last(cluster: Fa
                 done.append((phase, action.verb, action.target))
                 action.perform()
     assert done == [
+        (1, "delete", "trading/pods"),
         (1, "contain", "trading/quota"),
-        (2, "delete", "trading/pods"),
         (3, "stop", "trading/deployments/freqtrade"),
         (4, "delete again", "trading/pods"),
     ]
@@ -121,9 +145,7 @@ def test_the_latch_comes_before_the_deletes_and_the_sweep_comes_last(cluster: Fa
         "trading/quota": False,
         "trading/pods": False,
         "trading/deployments/freqtrade": False,
-        "trading/deployments": False,
-        "trading/statefulsets": False,
-    }
+    } | {f"trading/{kind}": False for kind in KINDS}
 
 
 def test_a_look_changes_nothing(cluster: FakeCluster) -> None:
@@ -138,6 +160,7 @@ def test_a_rehearsal_makes_every_call_as_a_dry_run(cluster: FakeCluster) -> None
     assert cluster.log == [
         "dry run: lock",
         "dry run: delete trading",
+        "dry run: lock",
         "dry run: delete trading",
         "dry run: scale trading/deployments/freqtrade",
     ]
@@ -164,7 +187,7 @@ def test_without_a_quota_that_holds_scaling_does_not_wait_for_the_deletes(
 ) -> None:
     cluster.lock = lock
     actions = live(step_on(cluster).plan())
-    assert actions["trading/pods"].phase == actions["trading/deployments/freqtrade"].phase == 2
+    assert actions["trading/pods"].phase <= actions["trading/deployments/freqtrade"].phase == 2
 
 
 def test_without_a_quota_the_pods_are_deleted_before_their_controller_can(
@@ -194,6 +217,7 @@ def test_a_missing_namespace_is_never_clear(cluster: FakeCluster) -> None:
 
 def test_no_pod_counts_only_beside_a_quota_that_was_seen(cluster: FakeCluster) -> None:
     cluster.running = {}
+    cluster.wants["deployments"] = {}
     assert clear(step_on(cluster).plan())["trading/pods"] is True
     cluster.lock = Lock.IN_FORCE
     assert clear(step_on(cluster).plan())["trading/pods"] is False
@@ -223,7 +247,7 @@ def test_nothing_seen_at_all_raises_and_is_not_lasting_if_anything_may_change(
     cluster: FakeCluster,
 ) -> None:
     cluster.broken = dict.fromkeys(("quota", "pods"), RefusedError("not allowed (403)"))
-    cluster.broken |= dict.fromkeys(("deployments", "statefulsets"), UnreachableError("no answer"))
+    cluster.broken |= dict.fromkeys(KINDS, UnreachableError("no answer"))
     with pytest.raises(UnreachableError):
         step_on(cluster).plan()
 
@@ -240,14 +264,16 @@ def test_a_pod_that_is_long_overdue_is_told(cluster: FakeCluster) -> None:
     }
     told = [note.text for note in step_on(cluster).plan().notes]
     assert told == [
-        "pod trading/bot-a on node-7 did not end in time: its process may run on",
+        "trading: pod bot-a on node-7: stop not confirmed; its process may still run",
     ]
 
 
 def test_who_may_scale_back_is_told(cluster: FakeCluster) -> None:
-    cluster.wants["deployments"]["freqtrade"] = Workload("freqtrade", 0, owner="Argo CD (bots)")
+    keeper = Keeper(Tool.ARGOCD, "bots", "argocd")
+    cluster.wants["deployments"]["freqtrade"] = Workload("freqtrade", 0, (keeper,))
     (note,) = step_on(cluster).plan().notes
-    assert "Argo CD (bots)" in note.text
+    assert "Argo CD application argocd/bots may ask for pods again in trading" in note.text
+    assert note.hint.startswith("kubectl --namespace argocd annotate application bots argocd.")
 
 
 def test_who_is_left_is_named_up_to_a_bound(cluster: FakeCluster) -> None:
