@@ -15,6 +15,8 @@ _BYBIT_HOSTS: Final = {
 # Neither nan nor inf passes: a halt whose deadline never comes, or has passed, is no halt.
 Bound = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Pause = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+# Of an object of Kubernetes; "" for none.
+Uid = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
 
 # As Kubernetes takes them: another name or label would match no pod at all.
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -29,16 +31,19 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 class KubernetesSection(Section, frozen=True, kw_only=True):
     """`[[kubernetes]]`: one cluster, and the namespaces that hold the trader.
 
-    `token` is where the credential comes from when the kubeconfig holds none. `selector` chooses
-    pods by their labels; without it the namespaces hold nothing else. `latch` is whether a quota
-    keeps every pod out of them, by default only without a selector. `pause` names the reconcilers
-    that may be paused.
+    `token` is where the credential comes from when the kubeconfig holds none. `exec` names the
+    credential plugins that the kubeconfig may run. `cluster_uid` pins the cluster. `selector`
+    chooses pods by their labels; without it the namespaces hold nothing else. `latch` is whether
+    a quota keeps every pod out of them, by default only without a selector. `pause` names the
+    reconcilers that may be paused.
     """
 
     name: str
     kubeconfig: str
     context: str
     token: str = ""
+    exec: tuple[str, ...] = ()
+    cluster_uid: Uid = ""
     namespaces: tuple[str, ...]
     selector: dict[str, str] = {}
     latch: bool | None = None

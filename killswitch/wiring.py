@@ -156,6 +156,7 @@ def _broken(system: System, problem: str) -> Unit:
 def _kubernetes(config: Config, section: KubernetesSection, sources: Sources) -> Unit:
     from killswitch.clients.kubernetes import KubernetesClient
     from killswitch.steps.kubernetes import StopTrading
+    from killswitch.steps.kubernetes_identity import Identified
 
     kubeconfig = config.resolve(section.kubeconfig)
     if not kubeconfig.is_file():
@@ -163,18 +164,24 @@ def _kubernetes(config: Config, section: KubernetesSection, sources: Sources) ->
     client = KubernetesClient(
         kubeconfig=kubeconfig,
         context=section.context,
+        cluster_uid=section.cluster_uid,
+        plugins=section.exec,
+        own_credential=not section.token,
+        needed_s=config.halt.deadline_s,
         grace_s=section.grace_s,
         selector=section.selector,
         only_loopback=config.sandbox is not None,
     )
 
-    step = StopTrading(
+    stop = StopTrading(
         client, section.name, section.namespaces, latch=section.latched, pause=section.pause
     )
+    step = Identified(stop, client)
 
     def build(may_write: bool, _message: Message) -> Step:
         token = sources.get(section.token) if section.token else None
         client.login(may_write=may_write, token=token)
+        client.identify()
         return step
 
     which = f"pods with {client.selector} in " if client.selector else ""

@@ -7,29 +7,25 @@ To name who asks for pods again: list on its autoscalers. To pause one: patch on
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
-from threading import Lock as Mutex
-from typing import Final, TypeVar
+from typing import Final, TypeVar, Unpack
 
-from killswitch.clients.kubeconfig import Access, bearer, load
 from killswitch.clients.kubernetes_changes import LOCK_PATH, Changes
-from killswitch.clients.kubernetes_http import JSON, Answer, Line, expect_ok, parse
+from killswitch.clients.kubernetes_http import expect_ok, parse
 from killswitch.clients.kubernetes_kinds import RECONCILERS, WORKLOADS
 from killswitch.clients.kubernetes_owners import ReconcilerItem, is_of_keda, reconciler_of
+from killswitch.clients.kubernetes_session import ApiSession, SessionArguments
 from killswitch.clients.kubernetes_shapes import (
     Item,
     Page,
     PodItem,
     Quota,
-    Version,
     is_chosen,
     is_of_deployment,
     lock_of,
     pod_of,
     workload_of,
 )
-from killswitch.errors import GarbledError, RefusedError
-from killswitch.secret import Secret
+from killswitch.errors import GarbledError
 from killswitch.steps.kubernetes_keepers import Keeper, Reconciler, Tool
 from killswitch.steps.kubernetes_port import Lock, Pod, Workload
 
@@ -40,64 +36,26 @@ _PODS: Final = "/api/v1/namespaces/{namespace}/pods"
 T = TypeVar("T")
 
 
-class KubernetesClient:
-    """One context of a kubeconfig, which carries the credential unless `login` is given a token.
+class KubernetesClient(ApiSession):
+    """What the halt looks at and changes in one cluster; the rest of its arguments: `ApiSession`.
 
     Args:
-        kubeconfig: path of the file.
-        context: its name in that file.
         grace_s: how long a pod may take to end, whole seconds, at least 1.
         selector: the labels of the pods to end; none is every pod.
-        timeout_s: for connecting, and for each read of an answer.
-        only_loopback: for the sandbox: `warm` and `login` refuse a server on another machine.
     """
 
     def __init__(
         self,
         *,
-        kubeconfig: Path,
-        context: str,
         grace_s: int = 1,
         selector: Mapping[str, str] | None = None,
-        timeout_s: tuple[float, float] = (3, 5),
-        only_loopback: bool = False,
+        **session: Unpack[SessionArguments],
     ) -> None:
         if grace_s < 1:
             raise ValueError("grace_s must be at least 1: a forced delete hides what still runs")
+        super().__init__(**session)
         self.grace_s = grace_s
         self._labels = dict(selector or {})
-        self._kubeconfig = kubeconfig
-        self._context = context
-        self._timeout_s = timeout_s
-        self._only_loopback = only_loopback
-        self._mutex = Mutex()
-        self._line: tuple[Line, Access] | None = None
-        self._may_write: bool | None = None
-
-    def __repr__(self) -> str:
-        return f"KubernetesClient({self._context!r})"
-
-    def warm(self) -> str:
-        """Load the kubeconfig, open a connection without the token, and say what answered."""
-        line, access = self._connect()
-        answer = line.send("GET", "/version", {}, {}, show_credential=False)
-        if answer.code in {401, 403}:
-            fact = f"reachable, wants a credential ({answer.code})"
-        else:
-            fact = f"kubernetes {parse(expect_ok(answer), Version).git_version[:40]}"
-        if access.expires_at:
-            fact += f", token until {access.expires_at:%Y-%m-%d %H:%M} UTC"
-        return fact
-
-    def login(self, *, may_write: bool, token: Secret | None = None) -> None:
-        """Allow calls with `token`, else with the kubeconfig's own credential.
-
-        Real changes only with `may_write`.
-        """
-        line, _ = self._connect()
-        if token is not None:
-            line.use(bearer(token.reveal()))
-        self._may_write = may_write
 
     @property
     def selector(self) -> str:
@@ -167,27 +125,6 @@ class KubernetesClient:
         """What limits a request to the selected pods."""
         return {"labelSelector": self.selector} if self._labels else {}
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str],
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, object] | None = None,
-        *,
-        accept: str = JSON,
-    ) -> Answer:
-        """Send one request with the credential; any HTTP status is an answer.
-
-        Without `may_write`, only reads and dry runs leave this process.
-        """
-        if self._may_write is None:
-            raise RuntimeError("login first")
-        query = query or {}
-        if method != "GET" and not self._may_write and query.get("dryRun") != "All":
-            raise RefusedError("this client may only read: no change was sent")
-        return self._connect()[0].send(method, path, params, query, body, accept=accept)
-
     def _list(
         self,
         path: str,
@@ -207,10 +144,3 @@ class KubernetesClient:
                 return
             query["continue"] = page.metadata.next_page
         raise GarbledError(f"more than {_MAX_PAGES * _PAGE} items in one list")
-
-    def _connect(self) -> tuple[Line, Access]:
-        with self._mutex:
-            if self._line is None:
-                access = load(self._kubeconfig, self._context, only_loopback=self._only_loopback)
-                self._line = (Line(access, self._timeout_s), access)
-            return self._line

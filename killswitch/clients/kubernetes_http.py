@@ -4,11 +4,10 @@ Its typed classes cost a second at the start, and raise after the server has act
 is not to their taste; by default it has no time-outs, retries reads and honours proxies.
 """
 
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
@@ -16,8 +15,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from killswitch.clients.kubeconfig import Access
+from killswitch.clients.kubeconfig_credential import Credential
+from killswitch.clients.kubernetes_faults import explain, explain_no_connection
+from killswitch.clients.kubernetes_pool import CutError, make_pool
 from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
-from killswitch.secret import Secret, redact
+from killswitch.secret import redact
 
 if TYPE_CHECKING:
     from kubernetes.client.api_client import ApiClient
@@ -30,18 +32,25 @@ ONLY_METADATA: Final = f"{JSON};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 _CHUNK: Final = 1 << 16
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _NO_LINE_S: Final = 1.0
+_SILENT_S: Final = 10.0
+_PLAIN_TO_TLS: Final = b"HTTP request to an HTTPS server"
 _LONGEST: Final = 300
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: any HTTP status. `date` is the server's own clock, to the second."""
+    """What came back: any HTTP status. `date` is the server's own clock, to the second.
+
+    `shown` names the credential that was shown, `shown_until` is when it says it ends.
+    """
 
     code: int
     body: bytes = field(repr=False)  # of a DELETE it may be what was deleted
     date: datetime | None
     location: str = ""
+    shown: str = "the token"
+    shown_until: datetime | None = None
 
 
 class _Status(msgspec.Struct):
@@ -55,13 +64,14 @@ class Line:
         self._access = access
         self._timeout_s = timeout_s
         self._host = urlsplit(access.server).netloc
-        self._api = _api_client(access)
+        self._api = _api_client(access, timeout_s[1])
         self._no_line = ""
         self._no_line_until = 0.0
+        self._answered_at = -_SILENT_S
 
-    def use(self, authorization: Secret) -> None:
+    def use(self, credential: Credential) -> None:
         """Show this credential from now on, in place of the kubeconfig's."""
-        self._access = replace(self._access, authorization=authorization)
+        self._access = replace(self._access, credential=credential)
 
     def send(
         self,
@@ -85,8 +95,10 @@ class Line:
         headers = {"Accept": accept}
         if body is not None:
             headers["Content-Type"] = _MERGE_PATCH if method == "PATCH" else JSON
-        if show_credential and self._access.authorization:
-            headers["Authorization"] = self._access.authorization.reveal()
+        if show_credential:
+            headers |= self._access.headers
+            if shown := self._access.credential.header():
+                headers["Authorization"] = shown
         request = self._api.param_serialize(
             method, path, dict(params), list(query.items()), headers, body
         )
@@ -96,7 +108,7 @@ class Line:
         try:
             reply = self._api.call_api(*request, _request_timeout=self._timeout_s)
             return self._read(reply.response)
-        except _CutError as error:
+        except CutError as error:
             problem: VendorError = GarbledError(f"the answer of {self._host} is {error}")
         except (HTTPError, ApiException, OSError) as error:
             problem = self._explain(error)
@@ -105,44 +117,42 @@ class Line:
 
     def _read(self, response: "BaseHTTPResponse") -> Answer:
         deadline = time.monotonic() + self._timeout_s[1]
+        self._answered_at = time.monotonic()
         body = bytearray()
         while chunk := response.read1(_CHUNK):
             body += chunk
             if len(body) > MAX_BODY or time.monotonic() > deadline:
                 response.close()
                 cause = "too large" if len(body) > MAX_BODY else "dripping in too slowly"
-                raise _CutError(cause)
+                raise CutError(cause)
         location = response.headers.get("Location", "").partition("?")[0]
-        return Answer(response.status, bytes(body), _date(response.headers), location)
+        credential = self._access.credential
+        return Answer(
+            response.status,
+            bytes(body),
+            _date(response.headers),
+            location,
+            credential.what,
+            credential.expires_at,
+        )
 
     def _explain(self, error: Exception) -> VendorError:
-        from urllib3 import exceptions as http
+        from urllib3.exceptions import ReadTimeoutError
 
-        host = self._host
-        connect_s, read_s = self._timeout_s
-        problem: VendorError = UnreachableError(f"the connection to {host} was cut")
-        match error:
-            case http.NewConnectionError() | http.ConnectTimeoutError():
-                self._no_line = f"{host} takes no connection"
-                if isinstance(error, http.NameResolutionError):
-                    self._no_line = f"the name of {host} cannot be resolved"
-                elif not isinstance(error, http.NewConnectionError):
-                    self._no_line = f"no connection to {host} within {connect_s:g} s"
-                self._no_line_until = time.monotonic() + _NO_LINE_S
-                problem = UnreachableError(self._no_line)
-            case http.ReadTimeoutError():
-                problem = UnreachableError(f"{host} did not answer within {read_s:g} s")
-            case http.ProtocolError() if _cut_short(error):
-                problem = GarbledError(f"the answer of {host} was cut off")
-            case _ if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                problem = RefusedError(f"the certificate of {host} does not verify")
-            case _:
-                pass
+        if no_line := explain_no_connection(error, self._host, self._timeout_s[0]):
+            return self._remember(UnreachableError(no_line))
+        problem = explain(error, self._host)
+        # Silence of a host that answered a moment ago is that one question's; else it is the
+        # host's, and each other question of the same look would wait as long.
+        silent = time.monotonic() - self._answered_at > _SILENT_S
+        if isinstance(error, ReadTimeoutError) and silent:
+            return self._remember(UnreachableError(problem.problem))
         return problem
 
-
-class _CutError(Exception):
-    """We stopped reading."""
+    def _remember(self, problem: UnreachableError) -> UnreachableError:
+        self._no_line = problem.problem
+        self._no_line_until = time.monotonic() + _NO_LINE_S
+        return problem
 
 
 def expect_ok(answer: Answer) -> Answer:
@@ -153,7 +163,7 @@ def expect_ok(answer: Answer) -> Answer:
     said = _message(answer)
     match code:
         case 401:
-            raise RefusedError("the token was not accepted (401): expired, or of another cluster")
+            raise RefusedError(f"{answer.shown} was not accepted (401): {_why_not(answer)}")
         case 403:
             raise RefusedError(f"not allowed (403){said}")
         case _ if 300 <= code < 400:
@@ -162,7 +172,15 @@ def expect_ok(answer: Answer) -> Answer:
             raise UnreachableError(f"not now ({code}){said}")
         case _ if code >= 500 or code < 200:
             raise UnreachableError(f"the server is not well ({code}){said}")
+    if _PLAIN_TO_TLS in answer.body[:_LONGEST]:
+        said = ": this port wants https"
     raise RefusedError(f"refused ({code}){said}")
+
+
+def _why_not(answer: Answer) -> str:
+    if answer.shown_until is not None and answer.shown_until <= (answer.date or datetime.now(UTC)):
+        return f"expired at {answer.shown_until:%Y-%m-%d %H:%M} UTC"
+    return "expired, or of another cluster"
 
 
 def parse(answer: Answer, kind: type[_T]) -> _T:
@@ -190,14 +208,7 @@ def _message(answer: Answer) -> str:
     return f": {line[:_LONGEST]}" if line else ""
 
 
-def _cut_short(error: Exception) -> bool:
-    from urllib3.exceptions import IncompleteRead
-
-    return any(isinstance(part, IncompleteRead) for part in (error, *error.args))
-
-
-def _api_client(access: Access) -> "ApiClient":
-    import urllib3
+def _api_client(access: Access, read_s: float) -> "ApiClient":
     from kubernetes.client.api_client import ApiClient
     from kubernetes.client.configuration import Configuration
 
@@ -205,13 +216,5 @@ def _api_client(access: Access) -> "ApiClient":
     configuration = Configuration(host=access.server, retries=False, proxy="", no_proxy="")
     api = ApiClient(configuration)
     api.user_agent = "killswitch"
-    # Our own pool: the client's wants the key as a file, for as long as it lives.
-    pool = urllib3.PoolManager(maxsize=8, retries=False)
-    if access.tls is not None:
-        pool.connection_pool_kw["ssl_context"] = access.tls
-        if access.tls.verify_mode is ssl.CERT_NONE:  # loopback only; the library warns each time
-            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    if access.tls_server_name:
-        pool.connection_pool_kw["server_hostname"] = access.tls_server_name
-    api.rest_client.pool_manager = pool
+    api.rest_client.pool_manager = make_pool(access, read_s)
     return api

@@ -156,12 +156,6 @@ class Scale(msgspec.Struct):
     spec: Spec = msgspec.field(default_factory=Spec)
 
 
-class Version(msgspec.Struct, rename="camel"):
-    """The answer of /version."""
-
-    git_version: str
-
-
 def pod_of(item: PodItem, now: datetime | None) -> Pod:
     """Read a pod; `now` is the server's clock."""
     meta = item.metadata

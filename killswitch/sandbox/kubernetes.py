@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
+from killswitch.sandbox import kubernetes_identity as identity
 from killswitch.sandbox import kubernetes_wire as wire
 from killswitch.sandbox import kubernetes_workloads as workloads
 from killswitch.sandbox.kubernetes_controllers import Namespace, Pod, Quota, Workload, World
@@ -59,7 +60,7 @@ _URLS = Map(
     strict_slashes=False,
 )
 _PATCHED = ("daemonsets", "jobs", "cronjobs")
-_FEW = frozenset({"pods", "resourcequotas", "deployments", "statefulsets"})
+_FEW = frozenset({"namespaces", "pods", "resourcequotas", "deployments", "statefulsets"})
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _ON_MANY = {"get": "list", "delete": "deletecollection"}
 
@@ -91,6 +92,7 @@ class KubernetesServer(VendorServer):
         "keda-scales-back": "has KEDA scale everything back up, unless it is paused",
         "argocd-scales-back": "has Argo CD scale everything back up, unless it is paused",
         "flux-scales-back": "has Flux scale everything back up, unless it is suspended",
+        **identity.TRAPS,
         "pods-return-once": "lets a bare pod appear once, 0.6 s after the last one ended",
     }
 
@@ -173,7 +175,7 @@ class KubernetesServer(VendorServer):
         if what:
             self._authorise(verb, what, anonymous=not shown and not open_to_all)
             if what.resource == "namespaces" and verb == "get":
-                return 200, self._namespace(what.name)
+                return 200, identity.namespace(self.world, what.name, self.traps)
             if what.resource in OPEN:
                 return opened(self.world, what, verb, request)
         try:
@@ -192,13 +194,6 @@ class KubernetesServer(VendorServer):
         return act(
             Ask(request, space, params["resource"], params.get("name", ""), dry_run, grace_s)
         )
-
-    def _namespace(self, name: str) -> Json:
-        if name != "kube-system" and (
-            name not in self.world.namespaces or "namespace-missing" in self.traps
-        ):
-            raise not_found("namespaces", name)
-        return wire.namespace_json(name, self.world.created)
 
     def _acts(self) -> Mapping[str, Callable[[Ask], Reply]]:
         reads = {f"list {resource}": self._list for resource in KINDS}
@@ -221,6 +216,7 @@ class KubernetesServer(VendorServer):
         denied = anonymous or right in self.denied
         denied |= "forbidden" in self.traps and verb not in {"get", "list"}
         denied |= "few-rights" in self.traps and what.resource not in _FEW
+        denied |= "unnamed-cluster" in self.traps and what.resource == "namespaces"
         denied |= "quota-refused" in self.traps and right == "create resourcequotas"
         if denied:
             raise forbidden("system:anonymous" if anonymous else USER, verb, what)

@@ -80,9 +80,9 @@ def _owner(space: Namespace, kind: str, name: str) -> Json:
     return owner | {"kind": kind, "name": name}
 
 
-def namespace_json(name: str, created: float) -> Json:
+def namespace_json(name: str, created: float, uid: str = "") -> Json:
     """Return a namespace, whose uid depends on its cluster."""
-    meta = {"name": name, "uid": str(uuid5(NAMESPACE_URL, f"{created}/{name}"))}
+    meta = {"name": name, "uid": uid or str(uuid5(NAMESPACE_URL, f"{created}/{name}"))}
     meta |= {"resourceVersion": "1", "creationTimestamp": stamp(created)}
     status = {"phase": "Active"}
     return {"kind": "Namespace", "apiVersion": "v1", "metadata": meta, "spec": {}, "status": status}

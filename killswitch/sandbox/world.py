@@ -24,6 +24,7 @@ from killswitch.priming import prime
 from killswitch.sandbox.bybit import BybitServer
 from killswitch.sandbox.kakunin import KakuninServer
 from killswitch.sandbox.kubernetes import KubernetesServer
+from killswitch.sandbox.kubernetes_identity import UID
 from killswitch.sandbox.server import VendorServer
 from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice
 from killswitch.sandbox.telegram import TelegramServer
@@ -66,6 +67,7 @@ patience_s = {patience_s}
 name = "k3s-sandbox"
 kubeconfig = "kubeconfig.yaml"
 context = "sandbox"
+cluster_uid = "{cluster_uid}"
 {token}namespaces = ["trading"]
 
 [[bybit]]
@@ -272,6 +274,7 @@ class World:
         )
         return _CONFIG.format(
             source=source,
+            cluster_uid=UID,
             token='token = "sealed:kubernetes-token"\n' if self._sealed else "",
             rp_id=json.dumps(SANDBOX_RP_ID),
             journal=json.dumps(str(journal)),
