@@ -30,11 +30,12 @@ _INSTEAD: Final = {
 class TokenFile:
     """A token that stands in a file: service accounts' tokens are replaced there.
 
-    The file is read again every ten seconds; what was read last counts while it cannot be read.
+    The file is read again after `reread_s`; what was read last counts while it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reread_s: float = _REREAD_S) -> None:
         self._path = path
+        self._reread_s = reread_s
         self._mutex = Lock()
         self._read_at = time.monotonic()
         self._token = self._read()
@@ -43,7 +44,7 @@ class TokenFile:
         """Return the token."""
         with self._mutex:
             now = time.monotonic()
-            if now - self._read_at > _REREAD_S:
+            if now - self._read_at > self._reread_s:
                 self._read_at = now
                 with suppress(RefusedError):  # it may be in the middle of being replaced
                     self._token = self._read()
