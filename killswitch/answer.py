@@ -9,6 +9,7 @@ from killswitch.model import VANISHED, HaltReport, Mode, Outcome, StepResult, Ta
 
 _BY_HAND: Final = {
     "kubernetes": "kubectl delete pods --all --grace-period=1, then scale to 0",
+    "synced-secrets": "kubectl delete pushsecrets,externalsecrets --all, then the Secrets by name",
     "bybit": "https://www.bybit.com/app/user/api-management: delete the keys, cancel the orders",
     "kakunin": "Kakunin console > Agents: halt them, revoke their certificates",
     "vault": "vault kv metadata delete, path by path",

@@ -36,7 +36,10 @@ FILE_NAME: Final = "killswitch.toml"
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One configured system: its section, or what is wrong with it."""
+    """One configured system: its section, or what is wrong with it.
+
+    `kind` is its table's name, with dashes: "synced-secrets".
+    """
 
     kind: str
     name: str
@@ -132,11 +135,12 @@ _CHECK_HINT: Final = "killswitch config check reads it the way a halt does"
 
 
 def _systems(path: Path, text: str, table: Mapping[str, Any]) -> Iterator[System]:
-    for kind, section_type in SYSTEMS.items():
-        entries = table.get(kind, [])
+    for key, section_type in SYSTEMS.items():
+        kind = key.replace("_", "-")
+        entries = table.get(key, [])
         if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
             raise ConfigError(
-                f"{path}: line {line_of(text, (kind,))}: [{kind}] must be [[{kind}]], "
+                f"{path}: line {line_of(text, (key,))}: [{key}] must be [[{key}]], "
                 "one for each system",
                 hint=_CHECK_HINT,
             )
@@ -145,7 +149,7 @@ def _systems(path: Path, text: str, table: Mapping[str, Any]) -> Iterator[System
             try:
                 section = msgspec.convert(entry, type=section_type)
             except msgspec.ValidationError as error:
-                line = line_of(text, (kind, number))
+                line = line_of(text, (key, number))
                 yield System(kind, name, None, f"line {line}: {_in_words(error)}")
             else:
                 yield System(kind, name, section)
@@ -155,8 +159,9 @@ def _refuse_twins(path: Path, systems: tuple[System, ...]) -> None:
     seen: set[tuple[str, str]] = set()
     for system in systems:
         if (system.kind, system.name) in seen:
+            table = system.kind.replace("-", "_")
             raise ConfigError(
-                f'{path}: two [[{system.kind}]] sections are named "{system.name}"',
+                f'{path}: two [[{table}]] sections are named "{system.name}"',
                 hint="give each its own name: reports and the journal tell them apart by it",
             )
         seen.add((system.kind, system.name))

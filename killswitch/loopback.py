@@ -10,6 +10,7 @@ from killswitch.sections import (
     BybitSection,
     KakuninSection,
     KubernetesSection,
+    SyncedSecretsSection,
     SystemSection,
     TelegramSection,
     VaultSection,
@@ -44,7 +45,7 @@ def _addresses(section: SystemSection | None) -> Iterable[str]:
     match section:
         case None:
             return ()
-        case KubernetesSection():
+        case KubernetesSection() | SyncedSecretsSection():
             return ()  # the address stands in the kubeconfig; its client checks it
         case BybitSection():
             return (section.url,)

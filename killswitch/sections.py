@@ -28,14 +28,11 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A table of the file; every field is a key."""
 
 
-class KubernetesSection(Section, frozen=True, kw_only=True):
-    """`[[kubernetes]]`: one cluster, and the namespaces that hold the trader.
+class ClusterSection(Section, frozen=True, kw_only=True):
+    """One cluster, and the namespaces that hold the trader.
 
     `token` is where the credential comes from when the kubeconfig holds none. `exec` names the
-    credential plugins that the kubeconfig may run. `cluster_uid` pins the cluster. `selector`
-    chooses pods by their labels; without it the namespaces hold nothing else. `latch` is whether
-    a quota keeps every pod out of them, by default only without a selector. `pause` names the
-    reconcilers that may be paused.
+    credential plugins that the kubeconfig may run. `cluster_uid` pins the cluster.
     """
 
     name: str
@@ -45,16 +42,29 @@ class KubernetesSection(Section, frozen=True, kw_only=True):
     exec: tuple[str, ...] = ()
     cluster_uid: Uid = ""
     namespaces: tuple[str, ...]
-    selector: dict[str, str] = {}
-    latch: bool | None = None
-    pause: tuple[Literal["argocd", "flux", "keda"], ...] = ()
-    grace_s: int = 1
 
     def __post_init__(self) -> None:
         if not self.namespaces:
             raise ValueError("`namespaces` names none")
         if not all(map(_NAME.fullmatch, self.namespaces)):
             raise ValueError("`namespaces` has a name that Kubernetes does not take")
+
+
+class KubernetesSection(ClusterSection, frozen=True, kw_only=True):
+    """`[[kubernetes]]`: where the trader runs.
+
+    `selector` chooses pods by their labels; without it the namespaces hold nothing else. `latch`
+    is whether a quota keeps every pod out of them, by default only without a selector. `pause`
+    names the reconcilers that may be paused.
+    """
+
+    selector: dict[str, str] = {}
+    latch: bool | None = None
+    pause: tuple[Literal["argocd", "flux", "keda"], ...] = ()
+    grace_s: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         keys, values = self.selector.keys(), self.selector.values()
         if not (all(map(_LABEL_KEY.fullmatch, keys)) and all(map(_LABEL.fullmatch, values))):
             raise ValueError("`selector` has a label that Kubernetes does not take")
@@ -63,6 +73,16 @@ class KubernetesSection(Section, frozen=True, kw_only=True):
     def latched(self) -> bool:
         """Whether a quota keeps pods out."""
         return not self.selector if self.latch is None else self.latch
+
+
+class SyncedSecretsSection(ClusterSection, frozen=True, kw_only=True):
+    """`[[synced_secrets]]`: the namespaces of one cluster that External Secrets copies keys into.
+
+    `secrets` are those to delete, each "namespace/name"; what External Secrets names besides is
+    found by itself.
+    """
+
+    secrets: tuple[str, ...] = ()
 
 
 class HeldKey(Section, frozen=True, kw_only=True):
@@ -129,9 +149,17 @@ class TelegramSection(Section, frozen=True, kw_only=True):
     base_url: str = "https://api.telegram.org/bot"
 
 
-SystemSection = KubernetesSection | BybitSection | KakuninSection | VaultSection | TelegramSection
+SystemSection = (
+    KubernetesSection
+    | SyncedSecretsSection
+    | BybitSection
+    | KakuninSection
+    | VaultSection
+    | TelegramSection
+)
 SYSTEMS: Final[Mapping[str, type[SystemSection]]] = {
     "kubernetes": KubernetesSection,
+    "synced_secrets": SyncedSecretsSection,
     "bybit": BybitSection,
     "kakunin": KakuninSection,
     "vault": VaultSection,
@@ -204,6 +232,7 @@ class File(Section, frozen=True, kw_only=True):
     drill: DrillSection = DrillSection()
     sandbox: SandboxSection | None = None
     kubernetes: tuple[KubernetesSection, ...] = ()
+    synced_secrets: tuple[SyncedSecretsSection, ...] = ()
     bybit: tuple[BybitSection, ...] = ()
     kakunin: tuple[KakuninSection, ...] = ()
     vault: tuple[VaultSection, ...] = ()

@@ -4,70 +4,30 @@ Nothing here fails for all: a section that cannot be built becomes a unit whose 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import assert_never
+from dataclasses import replace
+from typing import TYPE_CHECKING, assert_never
 
 from killswitch.config import Config, System
 from killswitch.errors import ConfigError, RefusedError
-from killswitch.late_step import LateStep
 from killswitch.loopback import demand_loopback
 from killswitch.model import Step
 from killswitch.secret import Secret
 from killswitch.sections import (
     BybitSection,
+    ClusterSection,
     KakuninSection,
     KubernetesSection,
+    SyncedSecretsSection,
     SystemSection,
     TelegramSection,
     VaultSection,
 )
 from killswitch.sources import Sources, check_source
 from killswitch.steps.telegram import Message
+from killswitch.unit import Unit
 
-Build = Callable[[bool, Message], Step]
-"""Make the step: reads the secrets and logs in. The bool says whether it may write."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One configured system, ready to be warmed up and, after the touch, built.
-
-    `does` and `scope` are for the order and the screen: "stop", "namespace trading". `sources`
-    are the secrets it will need. `warm` needs no credential and returns a fact, or raises
-    VendorError. `problem` says why it cannot be built.
-    """
-
-    kind: str
-    system: str
-    does: str
-    scope: str
-    sources: tuple[str, ...]
-    evidence: bool
-    warm: Callable[[], str]
-    build: Build
-    problem: str = ""
-
-    def step(
-        self,
-        message: Callable[[], Message],
-        *,
-        may_write: bool,
-        freeze_only: bool = False,
-        system: str = "",
-    ) -> "LateStep":
-        """Return the step; it is built in its own thread, at its first look.
-
-        `message` is made there, too. `freeze_only` withholds what cannot be undone. `system`
-        gives the step another name: the second message to the same chat.
-        """
-        return LateStep(
-            freeze_only=freeze_only and not self.evidence,
-            name=self.kind,
-            system=system or self.system,
-            evidence=self.evidence,
-            build=lambda: self.build(may_write, message()),
-        )
-
+if TYPE_CHECKING:
+    from killswitch.clients.kubernetes import KubernetesClient
 
 Ended = Callable[[str, str], frozenset[str]]
 """The targets of a (step, system) that an earlier halt read back as ended."""
@@ -121,6 +81,8 @@ def _whole(config: Config, section: SystemSection, sources: Sources, ended: Ende
     match section:
         case KubernetesSection():
             return _kubernetes(config, section, sources)
+        case SyncedSecretsSection():
+            return _synced_secrets(config, section, sources)
         case BybitSection():
             return _bybit(config, section, sources, ended)
         case KakuninSection():
@@ -154,42 +116,80 @@ def _broken(system: System, problem: str) -> Unit:
 
 
 def _kubernetes(config: Config, section: KubernetesSection, sources: Sources) -> Unit:
-    from killswitch.clients.kubernetes import KubernetesClient
     from killswitch.steps.kubernetes import StopTrading
-    from killswitch.steps.kubernetes_identity import Identified
+
+    client = _cluster(config, section, grace_s=section.grace_s, selector=section.selector)
+    stop = StopTrading(
+        client, section.name, section.namespaces, latch=section.latched, pause=section.pause
+    )
+    which = f"pods with {client.selector} in " if client.selector else ""
+    scope = which + _namespaces(section)
+    scope += "" if section.latched else ", no quota"
+    scope += f", pausing {', '.join(section.pause)}" if section.pause else ""
+    return _on_cluster(client, section, stop, sources, does="stop", scope=scope)
+
+
+def _synced_secrets(config: Config, section: SyncedSecretsSection, sources: Sources) -> Unit:
+    from killswitch.clients.kubernetes_secrets import SecretsClient
+    from killswitch.steps.synced_secrets import DeleteSyncedSecrets
+
+    client = _cluster(config, section)
+    cluster = SecretsClient(client)
+    step = DeleteSyncedSecrets(cluster, section.name, section.namespaces, section.secrets)
+    scope = _namespaces(section)
+    return _on_cluster(client, section, step, sources, does="unsync", scope=scope)
+
+
+def _namespaces(section: ClusterSection) -> str:
+    return f"namespace {', '.join(section.namespaces)}"
+
+
+def _cluster(
+    config: Config,
+    section: ClusterSection,
+    *,
+    grace_s: int = 1,
+    selector: Mapping[str, str] | None = None,
+) -> "KubernetesClient":
+    from killswitch.clients.kubernetes import KubernetesClient
 
     kubeconfig = config.resolve(section.kubeconfig)
     if not kubeconfig.is_file():
         raise ValueError(f"there is no kubeconfig at {kubeconfig}")
-    client = KubernetesClient(
+    return KubernetesClient(
         kubeconfig=kubeconfig,
         context=section.context,
         cluster_uid=section.cluster_uid,
         plugins=section.exec,
         own_credential=not section.token,
         needed_s=config.halt.deadline_s,
-        grace_s=section.grace_s,
-        selector=section.selector,
+        grace_s=grace_s,
+        selector=selector,
         only_loopback=config.sandbox is not None,
     )
 
-    stop = StopTrading(
-        client, section.name, section.namespaces, latch=section.latched, pause=section.pause
-    )
-    step = Identified(stop, client)
+
+def _on_cluster(
+    client: "KubernetesClient",
+    section: ClusterSection,
+    step: Step,
+    sources: Sources,
+    *,
+    does: str,
+    scope: str,
+) -> Unit:
+    from killswitch.steps.kubernetes_identity import Identified
+
+    identified = Identified(step, client)
 
     def build(may_write: bool, _message: Message) -> Step:
         token = sources.get(section.token) if section.token else None
         client.login(may_write=may_write, token=token)
         client.identify()
-        return step
+        return identified
 
-    which = f"pods with {client.selector} in " if client.selector else ""
-    scope = f"{which}namespace {', '.join(section.namespaces)}"
-    scope += "" if section.latched else ", no quota"
-    scope += f", pausing {', '.join(section.pause)}" if section.pause else ""
     needed = (section.token,) if section.token else ()
-    return Unit("kubernetes", section.name, "stop", scope, needed, False, client.warm, build)
+    return Unit(step.name, section.name, does, scope, needed, False, client.warm, build)
 
 
 def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended) -> Unit:

@@ -28,8 +28,9 @@ from killswitch.runner import Runner
 from killswitch.sources import Sources
 from killswitch.steps.journal import AppendEvent
 from killswitch.steps.telegram import Message
+from killswitch.unit import Unit
 from killswitch.verdict import Intent
-from killswitch.wiring import Unit, units
+from killswitch.wiring import units
 
 SETTLE_S = 2.0
 """How long a halt waits, after the touch, for secrets that are still being read."""
@@ -113,7 +114,7 @@ class Run:
 
     def _show_plan(self, parts: Sequence[Unit]) -> None:
         for unit in parts:
-            line = f"   {unit.does:<8} {unit.kind:<11} {unit.system}"
+            line = f"   {unit.does:<8} {unit.kind:<14} {unit.system}"
             self._terminal.say(self._word, f"{line}: {unit.scope}" if unit.scope else line)
 
     def _warm(self, parts: Sequence[Unit]) -> None:

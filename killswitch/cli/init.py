@@ -72,7 +72,7 @@ def check(session: Session) -> None:
         )
     for unit in parts:
         word = f"FAIL  {unit.problem}" if unit.problem else "ok"
-        session.terminal.result(f" {unit.kind:<11} {unit.system}: {word}")
+        session.terminal.result(f" {unit.kind:<14} {unit.system}: {word}")
     if problems:
         system, kind, problem = problems[0]
         raise ConfigError(

@@ -19,8 +19,9 @@ from killswitch.priming import prime
 from killswitch.runner import Runner
 from killswitch.sources import Sources, sealed_names
 from killswitch.steps.telegram import Message
+from killswitch.unit import Unit
 from killswitch.verdict import Intent
-from killswitch.wiring import Unit, units
+from killswitch.wiring import units
 
 _LIMITS: Final = replace(
     Limits(), deadline_s=8.0, wrap_up_s=0.5, look_s=6.0, act_s=6.0, phase_s=2.0

@@ -21,11 +21,12 @@ from killswitch.journal.store import Event, Head, Journal
 from killswitch.journal.verify import Finding
 from killswitch.model import HaltReport, Mode, Outcome, StepResult
 from killswitch.sources import name_of, sealed_names
-from killswitch.wiring import Unit
+from killswitch.unit import Unit
 
 FEWEST_KEYS: Final = 2
 _MEND: Final = {
     "kubernetes": "kubectl get pods, with the same kubeconfig and context, names the reason",
+    "synced-secrets": "kubectl auth can-i --list, with the same kubeconfig, context and namespace",
     "bybit": "bybit web > API: is the key alive, a master's, and bound to this address?",
     "kakunin": "Kakunin console > API keys, and the agents' ids",
     "vault": "vault token lookup and vault kv list, with the same token and path",
@@ -83,9 +84,9 @@ def show(session: Session, *, touch: bool = False, yes: bool = False) -> ExitCod
     digest = f"{config.path.name} ({config.sha256[:4]} {config.sha256[4:8]})"
     session.terminal.verdict(f"{word}  {count}    {digest}", good=not bad)
     for row in rows:
-        session.terminal.result(f" {row.label:<11} {row.text}")
+        session.terminal.result(f" {row.label:<14} {row.text}")
         if row.mend:
-            session.terminal.result(f" {'':<11} mend: {row.mend}")
+            session.terminal.result(f" {'':<14} mend: {row.mend}")
     session.terminal.document(_document(config, rows, report))
     return ExitCode.NOT_READY if bad else ExitCode.OK
 

@@ -150,7 +150,7 @@ class Terminal:
         """Print one step's line to stderr."""
         symbol, style = _SYMBOLS[outcome.value]
         with self._styled(self._err, style) as (on, off):
-            head = f"{on}{symbol} {outcome.value:<9}{off} {step:<11}"
+            head = f"{on}{symbol} {outcome.value:<9}{off} {step:<14}"
             text = _fit(redact(text), _text_width(mode))
             self._line(self._err, mode, f"{head} {text} {at_s:5.1f} s")
 
@@ -181,7 +181,7 @@ class Terminal:
             text = _fit(redact(summary(result)), _text_width(mode))
             block.append(mode, _MODE_STYLES.get(mode, "bold"))
             block.append(f"  {symbol} {result.outcome.value:<9}", style)
-            block.append(f" {result.step:<11} {text} {at_s:5.1f} s\n")
+            block.append(f" {result.step:<14} {text} {at_s:5.1f} s\n")
         block.rstrip()
         return block
 

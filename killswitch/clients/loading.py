@@ -13,8 +13,10 @@ from killswitch.clients.telegram_wire import library
 from killswitch.priming import prime
 
 _TURN: Final = threading.Lock()
+_KUBERNETES: Final = ("kubernetes.client.api_client", "kubernetes.client.configuration")
 _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
-    "kubernetes": ("kubernetes.client.api_client", "kubernetes.client.configuration"),
+    "kubernetes": _KUBERNETES,
+    "synced-secrets": _KUBERNETES,
     "bybit": ("pybit.unified_trading",),
     "kakunin": ("httpx",),
     "vault": ("requests", "hvac"),

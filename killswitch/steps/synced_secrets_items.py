@@ -1,0 +1,182 @@
+"""What the synced-secrets step makes of what it saw: what is live, what has ended, what to say."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
+
+from killswitch.errors import RefusedError, VendorError
+from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
+from killswitch.steps import synced_secrets_notes as say
+from killswitch.steps.synced_secrets_port import (
+    LOCK,
+    PARENTS,
+    PUSHES,
+    SYNCS,
+    Found,
+    Latch,
+    Lock,
+    Parent,
+    SecretsCluster,
+    SecretWrites,
+    Synced,
+)
+
+CLUSTER: Final = "all namespaces"
+"""Where cluster-wide objects stand in a target: no namespace can have this name."""
+ABSENT: Final = "External Secrets is not installed"
+LATCH, MAKERS, PUSH, SYNC, SECRETS, SWEEP = 1, 2, 3, 4, 5, 6
+_DOES: Final = {PUSHES: "pushes", SYNCS: "syncs"} | dict.fromkeys(PARENTS, "makes one")
+_PHASE: Final = {PUSHES: PUSH, SYNCS: SYNC} | dict.fromkeys(PARENTS, MAKERS)
+Item: TypeAlias = Action | Blind | Clear | Note
+Looks: TypeAlias = Iterator[tuple[str, list[Item] | VendorError]]
+"""Parts of the system, and what was seen of each."""
+T = TypeVar("T")
+
+
+def plan_of(looks: Looks) -> Plan:
+    """Return what was seen as a plan; raises VendorError when nothing was."""
+    found: list[Item] = []
+    errors: list[VendorError] = []
+    for part, answer in looks:
+        if isinstance(answer, VendorError):
+            errors.append(answer)
+            found.append(Blind(part, answer.problem, answer.lasting))
+        else:
+            found += answer
+    if errors and len(errors) == len(found):
+        raise min(errors, key=lambda error: error.lasting)
+    return Plan(
+        live=tuple(item for item in found if isinstance(item, Action)),
+        blind=tuple(item for item in found if isinstance(item, Blind)),
+        clear=tuple(item for item in found if isinstance(item, Clear)),
+        notes=tuple(item for item in found if isinstance(item, Note)),
+    )
+
+
+def attempt(read: Callable[[], T]) -> T | VendorError:
+    """Return what `read` returns, or why it could not."""
+    try:
+        return read()
+    except VendorError as error:
+        return error
+
+
+def silence(answers: Sequence[object]) -> VendorError | None:
+    """Return why nothing at all answered: each further question would wait in vain, too."""
+    errors = [answer for answer in answers if isinstance(answer, VendorError)]
+    silent = len(errors) == len(answers) and not any(error.lasting for error in errors)
+    return errors[0] if silent else None
+
+
+def live(found: Sequence[Item]) -> bool:
+    """Return whether any of it is live."""
+    return any(isinstance(item, Action) for item in found)
+
+
+def quota(
+    cluster: SecretsCluster, namespace: str, latch: Latch, there: Iterable[str]
+) -> list[Item]:
+    """Judge the quota, which must name each Secret that is `there` before what made it goes."""
+    target = f"{namespace}/quota"
+    known = cluster.seen(namespace) | cluster.discovered(namespace).keys()
+    unwritten = known.intersection(there) - latch.names
+    if latch.lock is Lock.IN_FORCE and not unwritten:
+        return [Clear(target, f"{LOCK} allows no Secret, and is in force"), say.latch(namespace)]
+    # What is stored but not yet in force is waited for; it must not hold up the deletes.
+    phase = SWEEP if latch.lock is Lock.PENDING and not unwritten else LATCH
+    both = _both(cluster, lambda to: to.lock(namespace))
+    return [Action("contain", target, *both, phase=phase, reversible=True)]
+
+
+def synced(
+    cluster: SecretsCluster,
+    namespace: str,
+    resource: str,
+    listed: Sequence[Synced] | None,
+    *,
+    exists: bool,
+) -> list[Item]:
+    """Judge the ExternalSecrets or PushSecrets of a namespace that may be known to exist."""
+    if listed is None:
+        return [Clear(f"{namespace}/{resource}", ABSENT)]
+    found: list[Item] = []
+    for one in listed:
+        target = f"{namespace}/{resource}/{one.name}"
+        found += _object(cluster, target, one.ending_s)
+        if one.beyond:
+            found.append(say.beyond(target, one.beyond))
+    return found + _none_left(f"{namespace}/{resource}", found, exists=exists or bool(listed))
+
+
+def parents(
+    cluster: SecretsCluster,
+    resource: str,
+    listed: Sequence[Parent] | None,
+    makers: frozenset[str],
+    ours: frozenset[str],
+) -> list[Item]:
+    """Judge the cluster-wide objects by whether they serve our namespaces; None: none to list."""
+    found: list[Item] = []
+    for one in listed or ():
+        target = f"{CLUSTER}/{resource}/{one.name}"
+        if one.name in makers or ours & one.namespaces:
+            found += _object(cluster, target, one.ending_s)
+            if elsewhere := one.namespaces - ours:
+                found.append(say.others(target, elsewhere))
+    return found + _none_left(f"{CLUSTER}/{resource}", found, exists=True)
+
+
+def secret(
+    cluster: SecretsCluster,
+    path: str,
+    found: Found | None,
+    *,
+    through: str,
+    login: str,
+    listed: bool,
+) -> list[Item]:
+    """Judge a Secret, "namespace/name"; `through` is what named it, `login` who logs in with it."""
+    namespace, _, name = path.partition("/")
+    target = f"{namespace}/secrets/{name}"
+    notes: list[Item] = [say.COPIES]
+    if not listed:
+        notes.append(say.unlisted(f"Secret {path}", through))
+    if found is None:
+        gone = "gone: the dry run of its deletion answers 404"
+        return [Clear(target, gone, only_if_known=not through), *notes]
+    if found.finalizers:
+        notes.append(say.held(f"Secret {path}", found.finalizers))
+    withheld = f"{login} logs in with it: take it off the list of secrets" if login else ""
+    perform, rehearse = _both(cluster, lambda to: to.delete_secret(namespace, name))
+    if withheld:
+        rehearse = partial(_refuse, withheld)
+    return [Action("delete", target, perform, rehearse, SECRETS, withheld=withheld), *notes]
+
+
+def _object(cluster: SecretsCluster, target: str, ending_s: float | None) -> list[Item]:
+    place, resource, name = target.split("/")
+    if ending_s is None:
+        namespace = "" if place == CLUSTER else place
+        both = _both(cluster, lambda to: to.delete(resource, name, namespace))
+        return [Action("delete", target, *both, phase=_PHASE[resource])]
+    does = _DOES[resource]
+    found: list[Item] = [Clear(target, f"deletion asked, its finalizer holds it; {does} no more")]
+    return [*found, say.hangs(target, does)] if ending_s >= say.OVERDUE_S else found
+
+
+def _none_left(target: str, found: Sequence[Item], *, exists: bool) -> list[Item]:
+    if live(found):
+        return []
+    ending = sum(isinstance(item, Clear) for item in found)
+    saw = f"{ending} wait for their finalizers" if ending else "none is left"
+    return [Clear(target, saw, only_if_known=not exists)]
+
+
+def _refuse(why: str) -> Receipt:
+    raise RefusedError(why)
+
+
+def _both(
+    cluster: SecretsCluster, change: Callable[[SecretWrites], Receipt]
+) -> tuple[Callable[[], Receipt], Callable[[], Receipt]]:
+    return lambda: change(cluster.writes), lambda: change(cluster.rehearsal)
