@@ -4,12 +4,14 @@ import hashlib
 import os
 from pathlib import Path
 
+from tests.servers.processes import ServerError
+
 ROOT = Path(__file__).parents[2]
 # What decides the bytes of the programs; a change of it asks for a new build.
 RECIPE = ("scripts/build_servers.py", "requirements/servers.txt")
 
 
-class MissingServerError(Exception):
+class MissingServerError(ServerError):
     """A program that the real tests need is not there."""
 
 

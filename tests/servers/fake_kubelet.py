@@ -1,6 +1,6 @@
-"""Plays a scheduler and a kubelet for a control plane without a node (standard library only).
+"""Plays a scheduler and a kubelet for a control plane without a node.
 
-Runs as a program of its own: fake_kubelet.py KUBECONFIG OUT (the kubeconfig as JSON). Binds every
+Runs as a program of its own, with arguments KUBECONFIG (as JSON) and OUT. Binds every
 pod to "node1", marks it Running, and on deletion does what was measured on kubelet 1.36:
 
 * the grace of the FIRST delete counts: a later one, a force delete too, changes nothing of it;
@@ -17,18 +17,17 @@ confirmed. With OUT's sibling file `silent` there, no heartbeat is sent: the nod
 
 import http.client
 import json
-import ssl
 import sys
 import threading
 import time
-import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from tests.servers.https import Http
+
 NODE = "node1"
-MERGE_PATCH = "application/merge-patch+json"
 MINIMUM_GRACE_S = 2.0
 START_S = 0.4
 NEVER_STARTS_S = 0.2
@@ -45,17 +44,19 @@ class Api:
     def __init__(self, kubeconfig: Path) -> None:
         config = json.loads(kubeconfig.read_text())
         cluster = config["clusters"][0]["cluster"]
-        self._url = urllib.parse.urlsplit(cluster["server"])
-        self._context = ssl.create_default_context(cafile=cluster["certificate-authority"])
         token = config["users"][0]["user"]["token"]
-        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        headers = {"Authorization": f"Bearer {token}"}
+        self._http = Http(
+            cluster["server"], ca_file=Path(cluster["certificate-authority"]), headers=headers
+        )
 
-    def send(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json]:
+    def send(self, method: str, path: str, body: Json | None = None) -> Json:
         """Send one request; again for ten seconds while nobody answers."""
         deadline = time.monotonic() + 10
         while True:
             try:
-                return self._send(method, path, body)
+                answer: Json = self._http.send(method, path, body)[1]
+                return answer
             except (OSError, http.client.HTTPException):
                 if time.monotonic() > deadline:
                     raise
@@ -63,31 +64,9 @@ class Api:
 
     def watch(self, path: str, version: str) -> Iterator[Json]:
         """Yield the changes of a list after `version`, until the server ends the watch."""
-        connection = self._connect(70)
-        query = urllib.parse.urlencode(
-            {"watch": 1, "timeoutSeconds": 60, "resourceVersion": version}
-        )
-        connection.request("GET", f"{path}?{query}", headers=self._headers)
-        try:
-            for line in connection.getresponse():
-                yield json.loads(line)
-        finally:
-            connection.close()
-
-    def _send(self, method: str, path: str, body: Json | None) -> tuple[int, Json]:
-        connection = self._connect(10)
-        kind = MERGE_PATCH if method == "PATCH" else "application/json"
-        data = None if body is None else json.dumps(body)
-        try:
-            connection.request(method, path, data, {**self._headers, "Content-Type": kind})
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read() or b"{}")
-        finally:
-            connection.close()
-
-    def _connect(self, timeout_s: float) -> http.client.HTTPSConnection:
-        host, port = self._url.hostname or "", self._url.port
-        return http.client.HTTPSConnection(host, port, context=self._context, timeout=timeout_s)
+        query = {"watch": 1, "timeoutSeconds": 60, "resourceVersion": version}
+        for line in self._http.lines(path, query=query, timeout_s=70):
+            yield json.loads(line)
 
 
 @dataclass
@@ -150,7 +129,7 @@ class Kubelet:
         _spawn(self._beat)
         while True:
             try:
-                _, pods = self._api.send("GET", "/api/v1/pods")
+                pods = self._api.send("GET", "/api/v1/pods")
                 for pod in pods["items"]:
                     self._see("ADDED", pod)
                 version = pods["metadata"]["resourceVersion"]
@@ -184,8 +163,7 @@ class Kubelet:
         pod = self._pods.get(about["uid"])
         if kind == "DELETED":
             if pod and not pod.ending.is_set():
-                grace = float(pod.spec.get("terminationGracePeriodSeconds", 30))
-                self._end(pod, grace, object_left=False)
+                self._end(pod, 0, object_left=False)
         elif pod is None:
             if found["status"].get("phase", "Pending") == "Pending":
                 self._begin(found)

@@ -5,11 +5,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.servers.binaries import ROOT
 from tests.servers.control_plane import ControlPlane, wait_for_node
 from tests.servers.pods import ABRUPT_IMAGE, IMAGE, Event, pod_template, read_events
 from tests.servers.processes import Program
-
-_FAKE = Path(__file__).with_name("fake_kubelet.py")
 
 
 class FakeNode:
@@ -27,8 +26,9 @@ class FakeNode:
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         kubeconfig = self.control_plane.admin_kubeconfig
-        words: list[str | Path] = [sys.executable, "-I", _FAKE, kubeconfig, self._truth]
-        self._program = Program(words, self.folder / "kubelet.log")
+        words: list[str | Path] = [sys.executable, "-m", "tests.servers.fake_kubelet"]
+        words += [kubeconfig, self._truth]
+        self._program = Program(words, self.folder / "kubelet.log", cwd=ROOT)
         try:
             wait_for_node(self.control_plane, self._program)
         except BaseException:

@@ -4,7 +4,7 @@ import http.client
 import json
 import ssl
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,17 @@ class Http:
         finally:
             connection.close()
         return answer.status, _parsed(raw)
+
+    def lines(self, path: str, *, query: Mapping[str, object], timeout_s: float) -> Iterator[bytes]:
+        """Yield the lines of an answer as they come, until the server ends it."""
+        connection = self._connection(timeout_s)
+        try:
+            connection.request(
+                "GET", f"{path}?{urllib.parse.urlencode(query)}", headers=self._headers
+            )
+            yield from connection.getresponse()
+        finally:
+            connection.close()
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         host, port = self._url.hostname or "", self._url.port

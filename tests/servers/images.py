@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -27,6 +28,14 @@ _LINKS = (
     "nc",
     "env",
 )
+
+
+def static_busybox() -> Path | None:
+    """Return the busybox that runs without libraries, if it is installed."""
+    if not BUSYBOX.exists():
+        return None
+    dynamic = subprocess.run(["ldd", BUSYBOX], check=False, capture_output=True).returncode == 0
+    return None if dynamic else BUSYBOX
 
 
 def write_images(path: Path) -> None:

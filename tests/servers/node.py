@@ -14,13 +14,32 @@ from tests.servers import node_cleanup
 from tests.servers.binaries import binary
 from tests.servers.control_plane import ControlPlane, answers, wait_for_node
 from tests.servers.https import Http
-from tests.servers.images import BUSYBOX, PAUSE, write_images
+from tests.servers.images import PAUSE, static_busybox, write_images
+from tests.servers.node_settings import (
+    containerd_settings,
+    kubelet_settings,
+    network_settings,
+)
 from tests.servers.pods import ABRUPT_IMAGE, IMAGE, Event, pod_template, read_events
-from tests.servers.processes import Program, ServerError, finally_run, forget, free_port
+from tests.servers.processes import (
+    SEARCH,
+    Program,
+    ServerError,
+    finally_run,
+    forget,
+    free_port,
+)
 
 START_S = 30.0
 _HERE = Path(__file__).parent
-_PROGRAMS = ("containerd", "ctr", "containerd-shim-runc-v2", "runc", "ip", "iptables", "umount")
+CNI = Path("/usr/lib/cni")
+_PROGRAMS = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "ip": "iproute2",
+    "iptables": "iptables",
+}
 
 
 def why_no_node() -> str:
@@ -51,7 +70,9 @@ class Node:
         self._scheduler_port = free_port()
 
     def __enter__(self) -> Self:
-        demand_programs()
+        missing = missing_packages()
+        if missing:
+            raise ServerError(f"a real node needs {', '.join(missing)}: scripts/servers build")
         try:
             self._prepare()
             self._start_containerd()
@@ -90,7 +111,7 @@ class Node:
     def start_kubelet(self) -> None:
         """Start the kubelet (again)."""
         arguments = {
-            "config": self._kubelet_config(),
+            "config": self._kubelet_settings(),
             "kubeconfig": self.control_plane.admin_kubeconfig,
             "root-dir": self.folder / "kubelet",
             "hostname-override": "node1",
@@ -144,16 +165,26 @@ class Node:
 
     def _start_containerd(self) -> None:
         config, network = self.folder / "containerd.toml", self.folder / "cni/10-bridge.conflist"
-        config.write_text(_CONTAINERD.format(folder=self.folder, image=IMAGE))
+        config.write_text(
+            containerd_settings(self.folder, image=IMAGE, cni=CNI, snapshots=self._snapshots)
+        )
         subnet = f"10.88.{secrets.randbelow(254) + 1}.0/24"
-        network.write_text(json.dumps(_network(self.name, self.folder / "ipam", subnet)))
+        network.write_text(json.dumps(network_settings(self.name, self.folder / "ipam", subnet)))
         containerd = Program(["containerd", "-c", config], self.folder / "containerd.log")
         self._programs["containerd"] = containerd
         containerd.wait_until(lambda: self._ctr("version").returncode == 0, START_S)
         write_images(self.folder / "images.tar")
-        done = self._ctr("images", "import", str(self.folder / "images.tar"))
+        kind = f"--snapshotter={self._snapshots}"
+        done = self._ctr("images", "import", kind, str(self.folder / "images.tar"))
         if done.returncode:
             raise ServerError(f"containerd took no image: {done.stderr}\n{containerd.tail()}")
+
+    @property
+    def _snapshots(self) -> str:
+        # An overlay does not stand on another one.
+        words = ["stat", "-f", "-c", "%T", str(self.folder)]
+        kind = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        return "native" if "overlay" in kind else "overlayfs"
 
     def _start_scheduler(self) -> None:
         admin = self.control_plane.admin_kubeconfig
@@ -187,54 +218,25 @@ class Node:
         command = ["ctr", "-a", str(self.folder / "run/containerd.sock"), "-n", "k8s.io", *words]
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
-    def _kubelet_config(self) -> Path:
-        plane = self.control_plane
+    def _kubelet_settings(self) -> Path:
         path = self.folder / "kubelet.json"
-        config = {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "address": "127.0.0.1",
-            "port": self._kubelet_port,
-            "healthzBindAddress": "127.0.0.1",
-            "healthzPort": self._health_port,
-            "tlsCertFile": str(plane.folder / "kube-apiserver.crt"),
-            "tlsPrivateKeyFile": str(plane.folder / "kube-apiserver.key"),
-            "authentication": {
-                "anonymous": {"enabled": False},
-                "webhook": {"enabled": False},
-                "x509": {"clientCAFile": str(plane.ca_file)},
-            },
-            "authorization": {"mode": "AlwaysAllow"},
-            "containerRuntimeEndpoint": f"unix://{self.folder}/run/containerd.sock",
-            "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{self.name}",
-            "failCgroupV1": False,  # since 1.35 it refuses version 1 by default
-            "failSwapOn": False,
-            "oomScoreAdj": 0,
-            "makeIPTablesUtilChains": False,  # leave the machine's iptables alone
-            "localStorageCapacityIsolation": False,
-            "imageGCHighThresholdPercent": 100,  # a full disk must not cost the image
-            "evictionHard": {
-                "memory.available": "50Mi",
-                "nodefs.available": "1%",
-                "nodefs.inodesFree": "1%",
-                "imagefs.available": "1%",
-                "imagefs.inodesFree": "1%",
-            },
-            "podLogsDir": str(self.folder / "logs"),
-            "volumePluginDir": str(self.folder / "flex"),
-        }
-        path.write_text(json.dumps(config, indent=1))
+        settings = kubelet_settings(
+            self.folder,
+            self.control_plane.folder,
+            port=self._kubelet_port,
+            health_port=self._health_port,
+            cgroup=self.name,
+        )
+        path.write_text(json.dumps(settings, indent=1))
         return path
 
 
-def demand_programs() -> None:
-    """Raise ServerError naming the programs of a node that this machine lacks."""
-    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
-    missing += [] if BUSYBOX.exists() else ["busybox"]
-    missing += [] if Path("/usr/lib/cni/bridge").exists() else ["the CNI plugins"]
-    if missing:
-        raise ServerError(f"a real node needs {', '.join(missing)}: scripts/servers build")
+def missing_packages() -> list[str]:
+    """Return Debian's names of what a real node needs and this machine lacks."""
+    missing = [package for name, package in _PROGRAMS.items() if _which(name) is None]
+    missing += [] if static_busybox() else ["busybox-static"]
+    missing += [] if (CNI / "bridge").exists() else ["containernetworking-plugins"]
+    return sorted(set(missing))
 
 
 def make_cgroup(group: Path) -> None:
@@ -251,6 +253,11 @@ def make_cgroup(group: Path) -> None:
             (folder / "cgroup.subtree_control").write_text(wanted)
 
 
+def _which(name: str) -> str | None:
+    # Some of them are kept where only root's PATH looks.
+    return shutil.which(name, path=SEARCH)
+
+
 def _takes_folders(hierarchy: Path) -> bool:
     probe = hierarchy / f"ks-probe-{secrets.token_hex(4)}"
     try:
@@ -259,30 +266,3 @@ def _takes_folders(hierarchy: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _network(bridge: str, data: Path, subnet: str) -> dict[str, Any]:
-    ipam = {"type": "host-local", "dataDir": str(data), "ranges": [[{"subnet": subnet}]]}
-    plugin = {"type": "bridge", "bridge": bridge, "isGateway": False, "ipMasq": False, "ipam": ipam}
-    return {"cniVersion": "0.4.0", "name": bridge, "plugins": [plugin]}
-
-
-# restrict_oom_score_adj: without CAP_SYS_RESOURCE runc may not lower oom_score_adj.
-_CONTAINERD = """version = 2
-root = "{folder}/lib"
-state = "{folder}/run"
-[grpc]
-  address = "{folder}/run/containerd.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{image}"
-  restrict_oom_score_adj = true
-  netns_mounts_under_state_dir = true
-  stream_server_address = "127.0.0.1"
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{folder}/cni"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-"""

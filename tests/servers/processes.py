@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 POLL_S = 0.02
+SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 _GUARD = Path(__file__).with_name("guard.py")
 _ports = random.SystemRandom()
 _given: set[int] = set()
@@ -43,7 +44,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=None if env is None else {**os.environ, **env},
+                env={**os.environ, "PATH": SEARCH, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
             )

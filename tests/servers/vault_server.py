@@ -150,7 +150,8 @@ class RaftVault(_Vault):
         data.mkdir(exist_ok=True)
         path = self.folder / "vault.hcl"
         path.write_text(
-            f'storage "raft" {{\n  path = "{data}"\n  node_id = "n1"\n  performance_multiplier = 1\n}}\n'
+            f'storage "raft" {{\n  path = "{data}"\n  node_id = "n1"\n'
+            "  performance_multiplier = 1\n}\n"  # else the first start waits for its own vote
             f'listener "tcp" {{\n  address = "127.0.0.1:{self._port}"\n'
             f'  cluster_address = "127.0.0.1:{self._cluster_port}"\n  tls_disable = true\n}}\n'
             f'api_addr = "{self.address}"\ncluster_addr = "http://127.0.0.1:{self._cluster_port}"\n'
