@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-POLL_MS = 10
+POLL_MS = 20
 _POD = re.compile(r"pod([0-9a-f]{8}-[0-9a-f-]{27})$")
 
 
