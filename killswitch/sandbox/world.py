@@ -22,73 +22,23 @@ from killswitch.model import Mode, Order
 from killswitch.orders import make_order
 from killswitch.priming import prime
 from killswitch.sandbox.bybit import BybitServer
+from killswitch.sandbox.external_secrets_server import SyncedKubernetesServer, SyncedVaultServer
 from killswitch.sandbox.kakunin import KakuninServer
-from killswitch.sandbox.kubernetes import KubernetesServer
 from killswitch.sandbox.kubernetes_identity import UID
 from killswitch.sandbox.server import VendorServer
 from killswitch.sandbox.softkey import SoftKey, SoftKeyDevice
 from killswitch.sandbox.telegram import TelegramServer
-from killswitch.sandbox.vault import VaultServer
+from killswitch.sandbox.world_config import CONFIG
 from killswitch.secret import Secret
 
 JOURNAL_NAME: Final = "sandbox-journal.db"
 SERVERS: Final[tuple[type[VendorServer], ...]] = (
-    KubernetesServer,
+    SyncedKubernetesServer,
     BybitServer,
     KakuninServer,
-    VaultServer,
+    SyncedVaultServer,
     TelegramServer,
 )
-
-_CONFIG: Final = """\
-# Written by killswitch: the sandbox world on this machine. Nothing in it is real.
-name = "sandbox"
-
-[sandbox]
-software_key = "software-key.json"
-# Plugged in, not enrolled: killswitch keys enroll --operator you --label spare
-spare_keys = ["spare-key.json"]
-
-[keys]
-rp_id = {rp_id}
-file = "keys.json"
-# The software key has no PIN.
-require_pin = []
-
-[journal]
-file = {journal}
-fallback = {fallback}
-
-[halt]
-stay_down_s = {stay_down_s}
-patience_s = {patience_s}
-
-[[kubernetes]]
-name = "k3s-sandbox"
-kubeconfig = "kubeconfig.yaml"
-context = "sandbox"
-cluster_uid = "{cluster_uid}"
-{token}namespaces = ["trading"]
-
-[[bybit]]
-name = "main-desk"
-endpoint = {bybit}
-api_key = "{source}:bybit-api-key"
-api_secret = "{source}:bybit-api-secret"
-{held}
-[[kakunin]]
-name = "tenant"
-base_url = {kakunin}
-api_key = "{source}:kakunin-api-key"
-agents = {agents}
-
-[[vault]]
-name = "vault-sandbox"
-address = {vault}
-token = "{source}:vault-token"
-paths = ["trading/"]
-
-{chats}"""
 
 
 def all_traps() -> dict[str, str]:
@@ -131,10 +81,12 @@ class World:
         unknown = chosen - set(all_traps())
         if unknown:
             raise ValueError(f"no such trap: {', '.join(sorted(unknown))}")
-        self.kubernetes = KubernetesServer(traps=_for("kubernetes", chosen), open_reads=open_reads)
+        self.kubernetes = SyncedKubernetesServer(
+            traps=_for("kubernetes", chosen), open_reads=open_reads
+        )
         self.bybit = BybitServer(traps=_for("bybit", chosen))
         self.kakunin = KakuninServer(traps=_for("kakunin", chosen))
-        self.vault = VaultServer(traps=_for("vault", chosen))
+        self.vault = SyncedVaultServer(self.kubernetes, traps=_for("vault", chosen))
         self.telegram = TelegramServer(traps=_for("telegram", chosen))
 
     @classmethod
@@ -170,8 +122,9 @@ class World:
         return (self.kubernetes, self.bybit, self.kakunin, self.vault, self.telegram)
 
     def live(self) -> dict[str, list[str]]:
-        """Return what is live, per server, by the servers' own books; empty when halted."""
+        """Return what is live, per kind, by the servers' own books; empty when halted."""
         found = {server.name: server.live() for server in self.servers}
+        found["synced-secrets"] = self.kubernetes.live_secrets()
         return {name: things for name, things in found.items() if things}
 
     def set_up(self, journal: Path, now: datetime) -> None:
@@ -272,7 +225,7 @@ class World:
             f'chat_id = "{chat.id}"\nbase_url = "{self.telegram.base_url}"\n'
             for chat in self.telegram.chats.values()
         )
-        return _CONFIG.format(
+        return CONFIG.format(
             source=source,
             cluster_uid=UID,
             token='token = "sealed:kubernetes-token"\n' if self._sealed else "",
