@@ -1,6 +1,7 @@
 """The sandbox's API server with Secrets and External Secrets, and the Vault that they write to."""
 
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
@@ -253,7 +254,8 @@ def _json(what: What, thing: Thing) -> Json:
         meta |= {"deletionTimestamp": stamp(thing.ending), "deletionGracePeriodSeconds": 0}
     if what.resource == "secrets":
         head = {"kind": "Secret", "apiVersion": "v1", "metadata": meta}
-        return head | {"data": dict(thing.data), "type": "Opaque"}
+        data = {key: b64encode(value.encode()).decode() for key, value in thing.data.items()}
+        return head | {"data": data, "type": "Opaque"}
     head = {"kind": KINDS[what.resource], "apiVersion": f"{GROUP}/{VERSIONS[what.resource]}"}
     served = thing.spec.get("namespaces")
     status = {"provisionedNamespaces": served} if served else {}

@@ -142,7 +142,7 @@ def secret(
     if not listed:
         notes.append(say.unlisted(f"Secret {path}", through))
     if found is None:
-        gone = "gone: the dry run of its deletion answers 404"
+        gone = "gone: its deletion answers 404"
         return [Clear(target, gone, only_if_known=not through), *notes]
     if found.finalizers:
         notes.append(say.held(f"Secret {path}", found.finalizers))
