@@ -76,7 +76,7 @@ class Operator:
     def add(self, resource: str, thing: Thing) -> Thing:
         """Put one object there, past every quota."""
         thing.created = self.clock()
-        thing.due = thing.created + (PUSH_EVERY_S if resource == "pushsecrets" else 0.0)
+        thing.due = thing.created + PUSH_EVERY_S if resource == "pushsecrets" else 0.0
         if resource in _FINALIZERS and not self._never_held(resource, thing):
             thing.finalizers.append(_FINALIZERS[resource])
         self.things[resource, thing.namespace, thing.name] = thing

@@ -25,6 +25,8 @@ from killswitch.sandbox.kubernetes_requests import (
 from killswitch.sandbox.kubernetes_wire import stamp
 from killswitch.sandbox.vault import VaultServer
 
+HELD: Final = "hedger-bybit"
+"""The Secret that the trap of a finalizer is about."""
 _NO_RIGHTS: Final = ("get", "list", "create", "patch", "deletecollection")
 _FOREGROUND: Final = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 _LOST: Final = "the server could not find the requested resource"
@@ -78,13 +80,11 @@ class SyncedKubernetesServer(KubernetesServer):
 
     def _operate(self) -> None:
         self.synced.traps = self.world.traps = self.traps
-        for secret in self.synced.of("secrets")[:1] if "secret-finalizer" in self.traps else ():
-            secret.finalizers = secret.finalizers or ["desk.example/keep"]
-        if "secret-finalizer" not in self.traps:
-            for secret in self.synced.of("secrets"):
-                secret.finalizers = []
-                if secret.ending is not None:
-                    self.synced.delete("secrets", secret)
+        for secret in self.synced.of("secrets"):
+            held = "secret-finalizer" in self.traps and secret.name == HELD
+            secret.finalizers = ["desk.example/keep"] if held else []
+            if secret.ending is not None and not held:
+                self.synced.delete("secrets", secret)
         self._apply_again()
         self.synced.settle()
 

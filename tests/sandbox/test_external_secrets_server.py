@@ -19,7 +19,7 @@ MAKERS = f"{ESO}/v1/clusterexternalsecrets"
 QUOTAS = "/api/v1/namespaces/trading/resourcequotas"
 ONLY_METADATA = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 MADE_UP = base64.b64encode(b"made-up").decode()
-LATCH = {
+LATCH: dict[str, Any] = {
     "metadata": {"name": "lock", "annotations": {"killswitch/secrets": "a b"}},
     "spec": {"hard": {"secrets": "0", "count/externalsecrets.external-secrets.io": "0"}},
 }
@@ -118,11 +118,11 @@ def test_a_dry_run_in_the_foreground_reads_the_secret_as_the_real_server_lets_it
 
 def test_the_deletion_of_a_secret_with_a_finalizer_reads_it_and_leaves_it_there(desk: Desk) -> None:
     desk.cluster.traps.add("secret-finalizer")
-    code, body = delete(desk, f"{SECRETS}/desk-webhook", "propagationPolicy=Background")
+    code, body = delete(desk, f"{SECRETS}/hedger-bybit", "propagationPolicy=Background")
     assert (code, body["kind"]) == (200, "Secret")
     assert body["metadata"]["finalizers"] == ["desk.example/keep"]
     desk.later(5)
-    assert "desk-webhook" in desk.secrets()
+    assert "hedger-bybit" in desk.secrets()
 
 
 def test_a_secret_with_an_owner_is_back_at_once_and_an_orphan_at_the_next_refresh(
@@ -224,5 +224,5 @@ def test_discovery_tells_the_versions_and_nothing_when_it_is_not_installed(desk:
 def test_no_value_of_a_secret_stands_in_an_answer_that_asks_for_metadata(desk: Desk) -> None:
     desk.cluster.traps.add("secret-finalizer")
     for query in ("", "dryRun=All", "dryRun=All&propagationPolicy=Foreground"):
-        _, body = desk("DELETE", f"{SECRETS}/desk-webhook?{query}", accept=ONLY_METADATA)
+        _, body = desk("DELETE", f"{SECRETS}/hedger-bybit?{query}", accept=ONLY_METADATA)
         assert MADE_UP not in json.dumps(body)
