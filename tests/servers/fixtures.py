@@ -93,8 +93,10 @@ def pytest_terminal_summary(
 
 def is_real(item: pytest.Item) -> bool:
     """Whether a test needs real servers: by its marker, its folder or its fixtures."""
-    wants = FIXTURES.intersection(getattr(item, "fixturenames", ()))
-    return bool(wants) or item.get_closest_marker("real") is not None or _REAL in item.path.parents
+    known = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    # Ours, not another of the same name: "cluster" is a good name for a fake, too.
+    wants = any(known[name][-1].func.__module__ == __name__ for name in FIXTURES & known.keys())
+    return wants or item.get_closest_marker("real") is not None or _REAL in item.path.parents
 
 
 @pytest.fixture(scope="session")
