@@ -1,0 +1,328 @@
+"""The synced-secrets step against a cluster that holds its state in memory."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from killswitch.errors import RefusedError, UnreachableError, VendorError
+from killswitch.model import Action, Plan, Receipt
+from killswitch.steps.synced_secrets import DeleteSyncedSecrets
+from killswitch.steps.synced_secrets_port import (
+    PARENTS,
+    PUSHES,
+    SYNCS,
+    Found,
+    Latch,
+    Lock,
+    Parent,
+    Synced,
+)
+
+NS = "trading"
+
+
+@dataclass
+class FakeCluster:
+    """One namespace, "trading"; it remembers only what a real client would."""
+
+    latched: Latch = field(default_factory=lambda: Latch(Lock.MISSING))
+    objects: dict[str, dict[str, Synced]] = field(default_factory=lambda: {PUSHES: {}, SYNCS: {}})
+    owners: dict[str, dict[str, Parent]] = field(default_factory=lambda: {it: {} for it in PARENTS})
+    there: dict[str, Found] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, VendorError] = field(default_factory=dict)
+    installed: bool = True
+    log: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    named: dict[str, str] = field(default_factory=dict)
+    was_there: set[str] = field(default_factory=set)
+    seen_makers: dict[str, set[str]] = field(default_factory=lambda: {it: set() for it in PARENTS})
+
+    @property
+    def writes(self) -> "FakeWrites":
+        return FakeWrites(self, dry_run=False)
+
+    @property
+    def rehearsal(self) -> "FakeWrites":
+        return FakeWrites(self, dry_run=True)
+
+    def latch(self, namespace: str) -> Latch:
+        self.fail("quota")
+        self.named |= dict.fromkeys(self.latched.names, "an earlier look")
+        return self.latched if namespace == NS else Latch(Lock.MISSING)
+
+    def synced(self, namespace: str, resource: str) -> tuple[Synced, ...] | None:
+        self.fail(resource)
+        if not self.installed:
+            return None
+        found = tuple(self.objects[resource].values()) if namespace == NS else ()
+        for one in found:
+            self.named |= dict.fromkeys(one.secrets, f"{resource} {one.name}")
+            maker = PARENTS[0] if resource == PUSHES else PARENTS[1]
+            self.seen_makers[maker].update(filter(None, [one.parent]))
+        return found
+
+    def parents(self, resource: str) -> tuple[Parent, ...] | None:
+        self.fail(resource)
+        return tuple(self.owners[resource].values()) if self.installed else None
+
+    def secret(self, namespace: str, name: str) -> Found | None:
+        self.asked.append(name)
+        self.fail(name)
+        found = self.there.get(name) if namespace == NS else None
+        if found:
+            self.was_there.add(name)
+        return found
+
+    def logins(self, namespace: str) -> dict[str, str]:
+        return self.tokens if namespace == NS else {}
+
+    def discovered(self, namespace: str) -> dict[str, str]:
+        return dict(self.named) if namespace == NS else {}
+
+    def seen(self, namespace: str) -> frozenset[str]:
+        return frozenset(self.was_there if namespace == NS else ())
+
+    def makers(self, resource: str) -> frozenset[str]:
+        return frozenset(self.seen_makers[resource])
+
+    def fail(self, part: str) -> None:
+        if part in self.broken:
+            raise self.broken[part]
+
+
+@dataclass
+class FakeWrites:
+    cluster: FakeCluster
+    dry_run: bool
+
+    def lock(self, namespace: str) -> Receipt:
+        if namespace != NS:
+            raise RefusedError(f"namespace {namespace!r} does not exist (404)")
+        names = frozenset(self.cluster.was_there | self.cluster.named.keys())
+        if self._note("lock"):
+            self.cluster.latched = Latch(Lock.IN_FORCE, names)
+        return Receipt("locked")
+
+    def delete(self, resource: str, name: str, namespace: str = "") -> Receipt:
+        if self._note(f"{resource} {name}"):
+            group = self.cluster.objects if namespace else self.cluster.owners
+            del group[resource][name]
+        return Receipt("deleted")
+
+    def delete_secret(self, namespace: str, name: str) -> Receipt:
+        assert namespace == NS
+        if self._note(f"secret {name}"):
+            del self.cluster.there[name]
+        return Receipt("deleted")
+
+    def _note(self, what: str) -> bool:
+        self.cluster.log.append(f"dry run: {what}" if self.dry_run else what)
+        return not self.dry_run
+
+
+@pytest.fixture
+def fake() -> FakeCluster:
+    fake = FakeCluster()
+    for name, parent in (("owned", ""), ("spread", "everywhere")):
+        fake.objects[SYNCS][name] = Synced(name, secrets=(name,), parent=parent)
+    fake.objects[PUSHES]["back"] = Synced("back", secrets=("pushed",))
+    fake.owners[PARENTS[1]] = {
+        "everywhere": Parent("everywhere", frozenset([NS, "research"])),
+        "elsewhere": Parent("elsewhere", frozenset(["research"])),
+    }
+    fake.there = {name: Found() for name in ("owned", "spread", "pushed", "listed", "other")}
+    return fake
+
+
+def step_on(
+    fake: FakeCluster, *secrets: str, namespaces: tuple[str, ...] = (NS,)
+) -> DeleteSyncedSecrets:
+    return DeleteSyncedSecrets(fake, "main", namespaces, secrets)
+
+
+def carry_out(step: DeleteSyncedSecrets, *, phases: int = 6) -> Plan:
+    """Perform phase after phase, as the engine does, up to `phases`; return the last plan."""
+    while True:
+        plan = step.plan()
+        actions = [action for action in plan.live if action.phase <= phases]
+        if not actions:
+            return plan
+        phase = min(action.phase for action in actions)
+        for action in actions:
+            if action.phase == phase:
+                action.perform()
+
+
+def live(plan: Plan) -> dict[str, Action]:
+    return {action.target: action for action in plan.live}
+
+
+def clear(plan: Plan) -> dict[str, bool]:
+    return {clear.target: clear.only_if_known for clear in plan.clear}
+
+
+def test_the_order_is_latch_parents_pushes_syncs_and_the_secrets_last(fake: FakeCluster) -> None:
+    plan = carry_out(step_on(fake, f"{NS}/listed"))
+    assert fake.log == [
+        "lock",
+        "clusterexternalsecrets everywhere",
+        "pushsecrets back",
+        "externalsecrets owned",
+        "externalsecrets spread",
+        "secret listed",
+        "secret owned",
+        "secret pushed",
+        "secret spread",
+    ]
+    assert (plan.live, plan.blind) == ((), ())
+    assert set(fake.there) == {"other"}
+    assert set(fake.owners[PARENTS[1]]) == {"elsewhere"}
+
+
+def test_a_look_changes_nothing_and_a_rehearsal_only_asks(fake: FakeCluster) -> None:
+    before = dict(fake.there)
+    for action in step_on(fake).plan().live:
+        action.rehearse()
+    assert fake.there == before
+    assert len(fake.log) == 8
+    assert all(what.startswith("dry run: ") for what in fake.log)
+
+
+def test_a_listed_secret_that_was_never_seen_counts_only_if_an_earlier_run_saw_it(
+    fake: FakeCluster,
+) -> None:
+    plan = carry_out(step_on(fake, f"{NS}/listde"))
+    assert clear(plan)[f"{NS}/secrets/listde"] is True
+    assert clear(plan)[f"{NS}/secrets/owned"] is False
+
+
+def test_the_name_beside_the_quota_lets_a_second_run_know_what_nothing_else_names(
+    fake: FakeCluster,
+) -> None:
+    carry_out(step_on(fake), phases=4)  # killed before the Secrets
+    fake.named, fake.was_there = {}, set()
+    assert fake.objects == {PUSHES: {}, SYNCS: {}}
+
+    plan = carry_out(step_on(fake))
+
+    assert plan.live == ()
+    assert set(fake.there) == {"listed", "other"}
+
+
+def test_a_name_is_written_down_before_what_made_it_known_is_deleted(fake: FakeCluster) -> None:
+    fake.latched = Latch(Lock.IN_FORCE, frozenset(["owned", "spread"]))
+    action = live(step_on(fake).plan())[f"{NS}/quota"]
+    assert action.phase == 1
+    fake.latched = Latch(Lock.IN_FORCE, frozenset(["owned", "spread", "pushed"]))
+    assert f"{NS}/quota" in clear(step_on(fake).plan())
+
+
+def test_a_quota_that_is_not_in_force_yet_holds_up_nothing(fake: FakeCluster) -> None:
+    fake.latched = Latch(Lock.PENDING, frozenset(["owned", "spread", "pushed"]))
+    assert live(step_on(fake).plan())[f"{NS}/quota"].phase == 6
+
+
+def test_the_token_of_a_store_is_left_alone_and_named(fake: FakeCluster) -> None:
+    fake.tokens = {"pushed": "SecretStore vault"}
+    plan = carry_out(step_on(fake))
+    assert "pushed" in fake.there
+    assert plan.live == ()
+    assert "Secret trading/pushed is what SecretStore vault logs in with: left alone" in {
+        note.text for note in plan.notes
+    }
+
+
+def test_a_listed_token_of_a_store_is_withheld_and_its_rehearsal_says_so(
+    fake: FakeCluster,
+) -> None:
+    fake.tokens = {"listed": "SecretStore vault"}
+    action = live(step_on(fake, f"{NS}/listed").plan())[f"{NS}/secrets/listed"]
+    assert "take it off the list" in action.withheld
+    with pytest.raises(RefusedError, match="SecretStore vault logs in with it"):
+        action.rehearse()
+
+
+def test_what_hangs_on_its_finalizer_is_a_line_and_not_live(fake: FakeCluster) -> None:
+    fake.objects[PUSHES]["back"] = Synced("back", ending_s=7.0)
+    plan = step_on(fake).plan()
+    assert f"{NS}/pushsecrets/back" not in live(plan)
+    assert clear(plan)[f"{NS}/pushsecrets/back"] is False
+    words = "deletion asked, it hangs on its finalizer; it never pushes again"
+    assert [note.text for note in plan.notes if note.kind == "finalizer"] == [
+        f"{NS}/pushsecrets/back: {words}"
+    ]
+
+
+def test_what_was_just_deleted_does_not_hang_yet(fake: FakeCluster) -> None:
+    fake.objects[PUSHES]["back"] = Synced("back", ending_s=0.5)
+    assert not [note for note in step_on(fake).plan().notes if note.kind == "finalizer"]
+
+
+def test_nothing_installed_is_said_and_the_listed_secrets_are_deleted(fake: FakeCluster) -> None:
+    fake.installed = False
+    plan = carry_out(step_on(fake, f"{NS}/listed"))
+    assert fake.log == ["lock", "secret listed"]
+    saws = {each.target: each.saw for each in plan.clear}
+    assert saws[f"{NS}/externalsecrets"] == "External Secrets is not installed"
+
+
+def test_a_namespace_that_does_not_exist_is_never_clear(fake: FakeCluster) -> None:
+    plan = step_on(fake, "nowhere/listed", namespaces=("nowhere",)).plan()
+    found = clear(plan)
+    for part in ("pushsecrets", "externalsecrets", "secrets/listed"):
+        assert found[f"nowhere/{part}"] is True
+    assert "nowhere/quota" in live(plan)
+
+
+def test_whoever_may_not_list_the_cluster_wide_objects_need_not_without_a_child_of_one(
+    fake: FakeCluster,
+) -> None:
+    fake.broken = {resource: RefusedError("not allowed (403)") for resource in PARENTS}
+    plan = step_on(fake).plan()
+    # One ExternalSecret has a parent; no PushSecret has.
+    assert [blind.target for blind in plan.blind] == ["all namespaces/clusterexternalsecrets"]
+    del fake.objects[SYNCS]["spread"]
+    assert step_on(fake).plan().blind, "its parent would make it again"
+
+
+def test_a_part_that_cannot_be_seen_is_blind_and_the_rest_goes_on(fake: FakeCluster) -> None:
+    fake.broken = {
+        SYNCS: UnreachableError("503"),
+        "pushed": RefusedError("not allowed (403)"),
+    }
+    plan = step_on(fake, f"{NS}/listed").plan()
+    assert [(blind.target, blind.lasting) for blind in plan.blind] == [
+        (f"{NS}/externalsecrets", False),
+        (f"{NS}/secrets/pushed", True),
+    ]
+    assert {f"{NS}/pushsecrets/back", f"{NS}/secrets/listed"} <= live(plan).keys()
+
+
+def test_a_cluster_that_answers_nothing_is_not_asked_for_each_secret(fake: FakeCluster) -> None:
+    parts = ("quota", PUSHES, SYNCS, *PARENTS)
+    fake.broken = {part: UnreachableError("no connection") for part in parts}
+    with pytest.raises(UnreachableError):
+        step_on(fake, f"{NS}/listed").plan()
+    assert fake.asked == []
+
+
+def test_what_the_configuration_does_not_list_is_said(fake: FakeCluster) -> None:
+    texts = {note.text for note in step_on(fake, f"{NS}/owned", f"{NS}/spread").plan().notes}
+    assert (
+        "Secret trading/pushed is not in the configuration, found through pushsecrets back" in texts
+    )
+    assert not [text for text in texts if "owned" in text]
+
+
+def test_whom_else_the_end_of_a_cluster_wide_object_strikes_is_said(fake: FakeCluster) -> None:
+    notes = {note.kind: note.text for note in step_on(fake).plan().notes}
+    assert notes["others"].endswith("clusterexternalsecrets/everywhere also served research")
+
+
+@pytest.mark.parametrize("secret", ["listed", "other/listed", "trading/", "trading/a/b", ""])
+def test_a_secret_outside_the_namespaces_is_an_error_of_the_configuration(
+    fake: FakeCluster, secret: str
+) -> None:
+    with pytest.raises(ValueError, match="looks like"):
+        step_on(fake, secret)
