@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from killswitch.sandbox.kubernetes_controllers import World, new_uid
+from killswitch.sandbox.kubernetes_controllers import World
+from killswitch.sandbox.kubernetes_names import new_uid
 
 GROUP: Final = "external-secrets.io"
 KINDS: Final = {
