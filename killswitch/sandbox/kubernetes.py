@@ -7,8 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from killswitch.sandbox import kubernetes_identity as identity
@@ -39,26 +37,6 @@ from killswitch.sandbox.server import VendorServer
 
 TOKEN = "sandbox-kubernetes-token"
 USER = "system:serviceaccount:killswitch:killswitch"
-_PATHS = [
-    f"{base}/namespaces/<namespace>/<any({names}):resource>"
-    for base, names in (
-        ("/api/v1", "pods,resourcequotas,replicationcontrollers"),
-        ("/apis/apps/v1", "deployments,statefulsets,daemonsets,replicasets"),
-        ("/apis/batch/v1", "jobs,cronjobs"),
-    )
-]
-_URLS = Map(
-    [
-        Rule(f"{kinds}{rest}", endpoint=endpoint)
-        for kinds in _PATHS
-        for rest, endpoint in (
-            ("", "collection"),
-            ("/<name>", "object"),
-            ("/<name>/scale", "scale"),
-        )
-    ],
-    strict_slashes=False,
-)
 _PATCHED = ("daemonsets", "jobs", "cronjobs")
 _FEW = frozenset({"namespaces", "pods", "resourcequotas", "deployments", "statefulsets"})
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
@@ -178,22 +156,18 @@ class KubernetesServer(VendorServer):
                 return 200, identity.namespace(self.world, what.name, self.traps)
             if what.resource in OPEN:
                 return opened(self.world, what, verb, request)
-        try:
-            endpoint, params = _URLS.bind("localhost").match(path)
-        except HTTPException:
-            raise nothing_at(what) from None
-        scale = "/scale" if endpoint == "scale" else ""
-        act = self._acts().get(f"{verb} {scale or params['resource']}".strip())
+        if what is None or not what.served(GROUPS) or "/v1/" not in path:
+            raise nothing_at(what)
+        scale = "/scale" if what.part else ""
+        act = self._acts().get(f"{verb} {scale or what.resource}")
         if act is None:
             message = "the server does not allow this method on the requested resource"
             raise StatusError(405, "MethodNotAllowed", message)
-        space = self.world.namespaces.get(params["namespace"])
+        space = self.world.namespaces.get(what.namespace)
         if space is None or "namespace-missing" in self.traps:
-            space = Namespace(params["namespace"], missing=True)
+            space = Namespace(what.namespace, missing=True)
         dry_run, grace_s = options(request)
-        return act(
-            Ask(request, space, params["resource"], params.get("name", ""), dry_run, grace_s)
-        )
+        return act(Ask(request, space, what.resource, what.name, dry_run, grace_s))
 
     def _acts(self) -> Mapping[str, Callable[[Ask], Reply]]:
         reads = {f"list {resource}": self._list for resource in KINDS}

@@ -60,6 +60,11 @@ class What:
             cls(**{key: text or "" for key, text in match.groupdict().items()}) if match else None
         )
 
+    def served(self, groups: Mapping[str, str]) -> bool:
+        """Return whether it is in a namespace, below its group in `groups`, or its scale."""
+        known = groups.get(self.resource) == self.group and bool(self.namespace)
+        return known and (not self.part or (self.part == "scale" and bool(self.name)))
+
 
 class StatusError(Exception):
     """A refusal, as the API's Status object."""
