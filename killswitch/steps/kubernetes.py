@@ -13,7 +13,7 @@ from killswitch.model import Action, Blind, Clear, Note, Plan
 from killswitch.steps import kubernetes_parts as parts
 from killswitch.steps import kubernetes_reconcilers as reconcilers
 from killswitch.steps.kubernetes_looks import Seen, look
-from killswitch.steps.kubernetes_parts import LATE, SCALE, Item
+from killswitch.steps.kubernetes_parts import DELETE, SWEEP, Item
 from killswitch.steps.kubernetes_port import Cluster
 
 
@@ -41,8 +41,8 @@ class StopTrading:
         if errors and len(errors) == len(answers):
             raise min(errors, key=lambda error: error.lasting)
         found = [item for seen in looks for item in self._namespace(seen)]
-        # A latch keeps their pods out; without one they are to be paused before they act.
-        phase = LATE if self.latch else SCALE
+        # Without a latch no delete lasts before they are paused.
+        phase = SWEEP if self.latch else DELETE
         found += reconcilers.paused(self.cluster, looks, self.pause, phase)
         live = [item for item in found if isinstance(item, Action)]
         # The deletes first: of many actions only so many are performed at once.

@@ -10,7 +10,7 @@ from killswitch.steps import kubernetes_notes as say
 from killswitch.steps.kubernetes_looks import Seen
 from killswitch.steps.kubernetes_port import LOCK, Cluster, Lock, Workload
 
-LATCH, DELETE, SCALE, SWEEP, LATE = 1, 2, 3, 4, 5
+LATCH, DELETE, SCALE, SWEEP = 1, 2, 3, 4
 _ALWAYS: Final = ("deployments", "statefulsets")
 """The kinds that every trader's account may list; to miss that right is a fault."""
 Item = Action | Blind | Clear | Note

@@ -68,6 +68,7 @@ class FakeWrites:
     def lock(self, namespace: str) -> Receipt:
         if namespace != "trading":
             raise RefusedError(f"namespace {namespace!r} does not exist (404)")
+        self.fake.fail("lock")
         return self._do("lock", lambda: setattr(self.fake, "lock", Lock.IN_FORCE))
 
     def delete_pods(self, namespace: str) -> Receipt:

@@ -1,0 +1,328 @@
+"""The Kubernetes client and step with every kind of workload, labels and reconcilers."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from killswitch.clients.kubernetes import KubernetesClient
+from killswitch.converge import Limits
+from killswitch.errors import RefusedError
+from killswitch.halt import Assignment, carry_out
+from killswitch.model import HaltReport, Mode, Outcome, Step
+from killswitch.runner import Runner
+from killswitch.sandbox.kubernetes import KubernetesServer
+from killswitch.sandbox.kubernetes_controllers import Workload
+from killswitch.steps.kubernetes import StopTrading
+from killswitch.steps.kubernetes_keepers import Keeper, Tool
+from killswitch.steps.kubernetes_port import KINDS
+from killswitch.verdict import Intent
+from tests.engine.simulator import make_order
+
+LIMITS = Limits(deadline_s=20, wrap_up_s=1, phase_s=1, patience_s=2, stay_down_s=0.4)
+OF_KIND = {
+    "deployments": "Deployment",
+    "statefulsets": "StatefulSet",
+    "daemonsets": "DaemonSet",
+    "jobs": "Job",
+    "cronjobs": "CronJob",
+    "replicasets": "ReplicaSet",
+    "replicationcontrollers": "ReplicationController",
+}
+Serve = Callable[..., KubernetesServer]
+Connect = Callable[..., KubernetesClient]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with ExitStack() as stack:
+
+        def start(*workloads: Workload, **options: Any) -> KubernetesServer:
+            spaces = {"trading": list(workloads)} if workloads else None
+            server = KubernetesServer(**{"namespaces": spaces} | options)
+            server.start()
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Connect:
+    def make(server: KubernetesServer, **options: Any) -> KubernetesClient:
+        path = tmp_path / f"kubeconfig-{server.url.rpartition(':')[2]}"
+        path.write_text(server.kubeconfig())
+        client = KubernetesClient(kubeconfig=path, context="sandbox", **options)
+        client.login(may_write=True)
+        return client
+
+    return make
+
+
+def one_of_each() -> list[Workload]:
+    return [Workload(kind=kind, name=name[:-1]) for name, kind in OF_KIND.items()]
+
+
+def halt(*steps: Step, intent: Intent = Intent.PERFORM, limits: Limits = LIMITS) -> HaltReport:
+    mode = Mode.LIVE if intent is Intent.PERFORM else Mode.DRILL
+    assignment = Assignment(
+        order=make_order(mode),
+        proof=None,
+        intent=intent,
+        steps=steps,
+        started_at=datetime.now(UTC),
+        known={},
+    )
+    return Runner().run(lambda now: carry_out(assignment, limits, now))
+
+
+def notes(report: HaltReport) -> list[str]:
+    return [note.text for note in report.not_done]
+
+
+# Every kind.
+
+
+def test_every_kind_is_read_with_what_it_asks_for(serve: Serve, connect: Connect) -> None:
+    client = connect(serve(*one_of_each()))
+    for kind in KINDS:
+        (workload,) = client.workloads("trading", kind)
+        assert (workload.name, workload.replicas, workload.keepers) == (kind[:-1], 1, ())
+
+
+def test_every_kind_is_stopped_and_then_asks_for_nothing(serve: Serve, connect: Connect) -> None:
+    server = serve(*one_of_each())
+    client = connect(server)
+    for kind in KINDS:
+        client.rehearsal.scale_to_zero("trading", kind, kind[:-1])
+    assert server.writes == []
+    for kind in KINDS:
+        client.writes.scale_to_zero("trading", kind, kind[:-1])
+        assert [workload.replicas for workload in client.workloads("trading", kind)] == [0]
+    assert all("fieldManager=killswitch" in write.query for write in server.writes)
+
+
+def test_a_replica_set_of_a_deployment_is_the_deployments(serve: Serve, connect: Connect) -> None:
+    mine = Workload(kind="ReplicaSet", name="bot-1", owner=("Deployment", "bot"))
+    rollout = Workload(kind="ReplicaSet", name="bot-2", owner=("Rollout", "bot"))
+    client = connect(serve(mine, rollout))
+    (found,) = client.workloads("trading", "replicasets")
+    assert (found.name, [str(it) for it in found.keepers]) == ("bot-2", ["Rollout bot"])
+
+
+@pytest.mark.parametrize("latch", [True, False])
+def test_all_kinds_and_a_bare_pod_are_halted(serve: Serve, connect: Connect, latch: bool) -> None:  # noqa: FBT001
+    server = serve(*one_of_each())
+    server.world.add_pod("trading", "bare")
+    server.world.add_pod("trading", "finished", phase="Succeeded")
+    report = halt(StopTrading(connect(server), "main", ("trading",), latch=latch))
+    assert report.halted, report
+    assert server.live() == []
+    assert server.world.namespaces["trading"].pods == {}
+    assert all(workload.asks == 0 for workload in server.world.namespaces["trading"].workloads)
+
+
+def test_a_pod_that_ignores_sigterm_is_dead_within_2_6_seconds(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(*one_of_each(), term_s=60, floor_s=2)
+    step = StopTrading(connect(server), "main", ("trading",))
+    started = time.monotonic()
+    first: list[float] = []
+    for _ in range(100):
+        plan = step.plan()
+        for action in plan.live:
+            if action.phase == min(other.phase for other in plan.live):
+                action.perform()
+        if not server.live():
+            first.append(time.monotonic() - started)
+            break
+        time.sleep(0.02)
+    assert first
+    assert 2.0 <= first[0] <= 2.6
+
+
+# Chosen pods.
+
+
+def test_only_pods_with_the_labels_are_ended(serve: Serve, connect: Connect) -> None:
+    server = serve(
+        Workload(kind="Deployment", name="freqtrade", replicas=2, pod_labels={"desk": "a"}),
+        Workload(kind="CronJob", name="report", pod_labels={"desk": "a"}),
+        Workload(kind="Deployment", name="web", replicas=1),
+    )
+    client = connect(server, selector={"desk": "a"})
+    assert client.selector == "desk=a"
+    report = halt(StopTrading(client, "main", ("trading",), latch=False))
+    assert report.halted, report
+    left = {pod.labels["app"] for pod in server.world.namespaces["trading"].pods.values()}
+    assert left == {"web"}
+    assert "no quota keeps pods with desk=a out of trading" in " ".join(notes(report))
+    assert not any("resourcequotas" in seen.path for seen in server.seen)
+
+
+def test_labels_that_nothing_has_are_never_halted(serve: Serve, connect: Connect) -> None:
+    server = serve(Workload(kind="Deployment", name="freqtrade"))
+    for latch in (False, True):
+        client = connect(server, selector={"app": "frqtrade"})
+        report = halt(StopTrading(client, "main", ("trading",), latch=latch))
+        assert not report.halted
+        assert report.results[0].outcome is Outcome.UNKNOWN
+
+
+# Pods that never end.
+
+
+def test_a_pod_of_a_dead_node_is_sent_not_ended_and_named(serve: Serve, connect: Connect) -> None:
+    server = serve(Workload(kind="Deployment", name="bot"), traps=["stuck-pod"])
+    pod = next(iter(server.world.namespaces["trading"].pods.values()))
+    pod.node = "node-7"
+    step = StopTrading(connect(server), "main", ("trading",))
+    report = halt(step, limits=replace(LIMITS, patience_s=7, deadline_s=11))
+    assert not report.halted
+    (pods,) = [it for it in report.results[0].targets if it.target == "trading/pods"]
+    assert (pods.outcome, pods.live) == (Outcome.SENT, False)
+    assert "on node-7: stop not confirmed; its process may still run" in pods.saw
+    assert not any("gracePeriodSeconds=0" in write.query for write in server.writes)
+
+
+def test_a_pod_that_a_finalizer_keeps_listed_is_halted_and_told(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(traps=["finalizer-pod"])
+    report = halt(StopTrading(connect(server), "main", ("trading",)))
+    assert report.halted
+    assert len(server.world.namespaces["trading"].pods) == 1
+    assert any("its containers have ended; bots.example/settle" in text for text in notes(report))
+
+
+def test_a_finished_phase_alone_proves_no_end(serve: Serve, connect: Connect) -> None:
+    server = serve(Workload(kind="Deployment", name="bot"))
+    pod = server.world.add_pod("trading", "lost")
+    pod.finalizer, pod.delete_at = "bots.example/settle", time.time()
+    (lost,) = [it for it in connect(server).pods("trading") if it.name == "lost"]
+    assert (lost.ending, lost.held_by) == (True, "")
+
+
+# Who may bring pods back.
+
+
+def test_autoscalers_are_read(serve: Serve, connect: Connect) -> None:
+    server = serve()
+    client = connect(server)
+    assert client.scalers("trading", Tool.KEDA) == client.scalers("trading", Tool.HPA) == ()
+    bot = {"scaleTargetRef": {"kind": "StatefulSet", "name": "hedger"}}
+    put = server.world.objects.put
+    put("horizontalpodautoscalers", "trading", "hedger", bot)
+    made = [{"kind": "ScaledObject", "name": "freqtrade", "uid": "1"}]
+    put("horizontalpodautoscalers", "trading", "keda-hpa-x", bot, ownerReferences=made)
+    put("scaledobjects", "trading", "freqtrade", {"scaleTargetRef": {"name": "freqtrade"}})
+    (hpa,) = client.scalers("trading", Tool.HPA)
+    (keda,) = client.scalers("trading", Tool.KEDA)
+    assert (hpa.keeper.name, hpa.scales) == ("hedger", "StatefulSet hedger")
+    assert (keda.keeper.name, keda.scales, keda.paused) == (
+        "freqtrade",
+        "Deployment freqtrade",
+        False,
+    )
+    server.denied.add("list scaledobjects")
+    with pytest.raises(RefusedError, match="cannot list resource"):
+        client.scalers("trading", Tool.KEDA)
+
+
+@pytest.mark.parametrize(
+    ("keeper", "resource"),
+    [
+        (Keeper(Tool.ARGOCD, "bots", "argocd"), "applications"),
+        (Keeper(Tool.KUSTOMIZATION, "bots", "flux-system"), "kustomizations"),
+        (Keeper(Tool.HELMRELEASE, "bots", "flux-system"), "helmreleases"),
+        (Keeper(Tool.KEDA, "bots", "trading"), "scaledobjects"),
+    ],
+)
+def test_a_reconciler_is_paused_by_its_own_means(
+    serve: Serve, connect: Connect, keeper: Keeper, resource: str
+) -> None:
+    server = serve()
+    client = connect(server)
+    assert client.reconciler(keeper) is None
+    server.world.objects.put(resource, keeper.namespace, keeper.name, {"interval": "1m"})
+    client.rehearsal.pause(keeper)
+    before = client.reconciler(keeper)
+    client.writes.pause(keeper)
+    after = client.reconciler(keeper)
+    assert (before and before.paused, after and after.paused) == (False, True)
+    assert [write.method for write in server.writes] == ["PATCH"]
+    assert "fieldManager=killswitch" in server.writes[0].query
+
+
+@pytest.mark.parametrize("tool", ["keda", "argocd", "flux"])
+@pytest.mark.parametrize("latch", [True, False])
+def test_a_reconciler_that_fights_is_paused(
+    serve: Serve,
+    connect: Connect,
+    tool: str,
+    latch: bool,  # noqa: FBT001 (as above)
+) -> None:
+    server = serve(traps=[f"{tool}-scales-back"])
+    step = StopTrading(connect(server), "main", ("trading",), latch=latch, pause=(tool,))
+    report = halt(step)
+    assert report.halted, report
+    assert server.live() == []
+    assert all(workload.asks == 0 for workload in server.world.namespaces["trading"].workloads)
+
+
+@pytest.mark.parametrize("tool", ["keda", "argocd", "flux"])
+def test_a_reconciler_that_may_not_be_paused_is_kept_out_and_named(
+    serve: Serve, connect: Connect, tool: str
+) -> None:
+    server = serve(traps=[f"{tool}-scales-back"])
+    report = halt(StopTrading(connect(server), "main", ("trading",)))
+    assert report.halted
+    assert server.live() == []
+    assert any("may ask for pods again in trading" in text for text in notes(report))
+
+
+def test_without_a_latch_or_a_pause_a_reconciler_wins_and_it_is_never_halted(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(traps=["argocd-scales-back"])
+    step = StopTrading(connect(server), "main", ("trading",), latch=False)
+    assert not halt(step, limits=replace(LIMITS, deadline_s=5)).halted
+
+
+@pytest.mark.parametrize("intent", [Intent.PERFORM, Intent.REHEARSE])
+def test_few_rights_are_enough_where_a_quota_keeps_pods_out(
+    serve: Serve, connect: Connect, intent: Intent
+) -> None:
+    server = serve(traps=["few-rights"])
+    report = halt(StopTrading(connect(server), "main", ("trading",)), intent=intent)
+    good = {Intent.PERFORM: Outcome.VERIFIED, Intent.REHEARSE: Outcome.REHEARSED}
+    assert report.results[0].outcome is good[intent], report
+    assert any("daemonsets in trading cannot be listed" in text for text in notes(report))
+
+
+# Many at once.
+
+
+def test_five_clusters_are_halted_side_by_side(serve: Serve, connect: Connect) -> None:
+    spaces = [f"desk-{n}" for n in range(4)]
+    servers = [
+        serve(namespaces={name: [Workload(kind="Deployment", name="bot")] for name in spaces})
+        for _ in range(5)
+    ]
+    servers[3].traps.add("down")
+    steps = [
+        StopTrading(connect(server), f"k3s-{number}", tuple(spaces))
+        for number, server in enumerate(servers)
+    ]
+    report = halt(*steps)
+    outcomes = [result.outcome for result in report.results]
+    assert outcomes.count(Outcome.VERIFIED) == 4
+    assert outcomes[3] is Outcome.FAILED
+    servers[3].traps.clear()
+    assert [bool(server.live()) for server in servers] == [False, False, False, True, False]
