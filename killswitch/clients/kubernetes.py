@@ -20,6 +20,7 @@ from killswitch.clients.kubernetes_shapes import (
     PodItem,
     Quota,
     is_chosen,
+    is_finished,
     is_of_deployment,
     lock_of,
     pod_of,
@@ -87,14 +88,16 @@ class KubernetesClient(ApiSession):
         return tuple(pod_of(item, now) for item, now in found)
 
     def workloads(self, namespace: str, kind: str) -> tuple[Workload, ...]:
-        """List what asks for such pods; what a Deployment owns is not listed."""
+        """List what asks for such pods, without finished Jobs and what a Deployment owns."""
         place = WORKLOADS[kind]
         params, answered = {"namespace": namespace}, f"{place.kind}List"
         items = [item for item, _ in self._list(place.list_path, params, answered, Item)]
         return tuple(
             workload_of(kind, item)
             for item in items
-            if is_chosen(item, self._labels) and not is_of_deployment(item)
+            if is_chosen(item, self._labels)
+            and not is_of_deployment(item)
+            and not (kind == "jobs" and is_finished(item))
         )
 
     def scalers(self, namespace: str, tool: Tool) -> tuple[Reconciler, ...]:

@@ -187,6 +187,12 @@ def is_of_deployment(item: Item) -> bool:
     return any(owner.kind == "Deployment" for owner in item.metadata.owner_references or ())
 
 
+def is_finished(item: Item) -> bool:
+    """Return whether it is a Job that makes no pod any more."""
+    conditions = item.status.conditions or ()
+    return any(it.type in _ENDED and it.status == "True" for it in conditions)
+
+
 def lock_of(quota: Quota) -> Lock:
     """Tell whether `quota` keeps every pod out."""
     spec = quota.spec
@@ -206,9 +212,7 @@ def _wanted(kind: str, item: Item) -> int:
         case "cronjobs":
             return 0 if spec.suspend else 1
         case "jobs":
-            conditions = status.conditions or ()
-            done = any(it.type in _ENDED and it.status == "True" for it in conditions)
-            return 0 if done or spec.suspend else _or_one(spec.parallelism)
+            return 0 if spec.suspend else _or_one(spec.parallelism)
         case _:
             return _or_one(spec.replicas)
 

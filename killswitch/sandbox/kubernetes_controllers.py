@@ -59,6 +59,7 @@ class Workload:
     annotations: dict[str, str] = field(default_factory=dict)
     owner: tuple[str, str] | None = None
     suspended: bool = False
+    finished: bool = False
     nodes: dict[str, str] = field(default_factory=dict)
     next_start: float = 0.0
     grace_s: int = 30
@@ -69,7 +70,7 @@ class Workload:
     @property
     def asks(self) -> int:
         """How many pods it wants; no node has the label by which a DaemonSet is halted."""
-        return 0 if self.suspended or HALTED in self.nodes else self.replicas
+        return 0 if self.suspended or self.finished or HALTED in self.nodes else self.replicas
 
     def template_labels(self) -> dict[str, str]:
         """Return the labels of its pod template."""

@@ -97,6 +97,8 @@ def _spec(workload: Workload) -> Json:
 
 def _status(space: Namespace, workload: Workload, blocked: str) -> Json:
     mine = _count(space, workload)
+    if workload.finished:
+        return {"conditions": [{"type": "Complete", "status": "True"}]}
     if workload.kind in _SUSPENDED:
         return {"active": mine} if mine else {}
     status: Json = {"observedGeneration": workload.generation}

@@ -2,18 +2,25 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from killswitch.errors import VendorError
+from killswitch.errors import UnreachableError, VendorError
 
 WIDTH: Final = 8
+ENOUGH_S: Final = 6.0
+"""A look that is not answered by then is given up: what it did not see is blind."""
 K = TypeVar("K")
 T = TypeVar("T")
 
 
 def keep(into: dict[K, T | VendorError], key: K, read: Callable[[], T]) -> Callable[[], None]:
-    """Return a call that puts what `read` returns, or the VendorError it raises, `into`."""
+    """Return a call that puts what `read` returns, or the VendorError it raises, `into`.
+
+    Until it is made, an error stands there.
+    """
+    into[key] = UnreachableError("not asked: the answers before it took too long")
 
     def call() -> None:
         try:
@@ -24,11 +31,14 @@ def keep(into: dict[K, T | VendorError], key: K, read: Callable[[], T]) -> Calla
     return call
 
 
-def side_by_side(calls: Sequence[Callable[[], None]], width: int = WIDTH) -> None:
-    """Make `calls`, at most `width` at once; their own time-outs bound them.
+def side_by_side(
+    calls: Sequence[Callable[[], None]], width: int = WIDTH, *, enough_s: float = ENOUGH_S
+) -> None:
+    """Make `calls` in their order, at most `width` at once, and begin none after `enough_s`.
 
-    The caller's thread works along, so that no other need start.
+    Their own time-outs bound each. The caller's thread works along, so that no other need start.
     """
+    end = time.monotonic() + enough_s
     waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     broken: list[Exception] = []
     for call in calls:
@@ -36,7 +46,7 @@ def side_by_side(calls: Sequence[Callable[[], None]], width: int = WIDTH) -> Non
 
     def work() -> None:
         try:
-            while not broken:
+            while not broken and time.monotonic() < end:
                 waiting.get_nowait()()
         except queue.Empty:
             return

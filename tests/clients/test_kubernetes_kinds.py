@@ -147,6 +147,13 @@ def test_a_pod_that_ignores_sigterm_is_dead_within_2_6_seconds(
     assert 2.0 <= first[0] <= 2.6
 
 
+def test_a_finished_job_asks_for_nothing_and_is_not_listed(serve: Serve, connect: Connect) -> None:
+    server = serve(Workload(kind="Job", name="done"), Workload(kind="Job", name="running"))
+    server.world.namespaces["trading"].workloads[0].finished = True
+    (running,) = connect(server).workloads("trading", "jobs")
+    assert running.name == "running"
+
+
 # Chosen pods.
 
 

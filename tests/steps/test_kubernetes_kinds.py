@@ -1,6 +1,7 @@
 """The Kubernetes step: every kind of workload, chosen pods, pods that never end, reconcilers."""
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -324,6 +325,19 @@ def test_a_vendors_error_is_an_answer_and_a_bug_is_not() -> None:
     assert isinstance(answers["no"], RefusedError)
     with pytest.raises(ZeroDivisionError):
         side_by_side([keep(answers, "bug", bug)])
+
+
+def test_what_was_not_asked_in_time_is_not_seen() -> None:
+    answers: dict[int, int | VendorError] = {}
+
+    def slowly() -> int:
+        time.sleep(0.2)
+        return 1
+
+    calls = [keep(answers, number, slowly) for number in range(4)]
+    side_by_side(calls, width=1, enough_s=0.1)
+    assert answers[0] == 1
+    assert all(isinstance(answers[number], UnreachableError) for number in (1, 2, 3))
 
 
 def test_an_action_is_not_made_for_each_namespace_named_twice(fake: FakeCluster) -> None:
