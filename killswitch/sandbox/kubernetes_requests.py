@@ -13,6 +13,7 @@ from killswitch.sandbox.kubernetes_controllers import Namespace
 
 Json = dict[str, Any]
 Reply = tuple[int, Json]
+_SCALED: Final = {"deployments", "statefulsets", "replicasets", "replicationcontrollers"}
 KNOWN_GROUPS: Final = frozenset({"", "apps", "autoscaling", "batch"})
 _PATH: Final = re.compile(
     r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
@@ -63,7 +64,7 @@ class What:
     def served(self, groups: Mapping[str, str]) -> bool:
         """Return whether it is in a namespace, below its group in `groups`, or its scale."""
         known = groups.get(self.resource) == self.group and bool(self.namespace)
-        return known and (not self.part or (self.part == "scale" and bool(self.name)))
+        return known and (not self.part or (self.part == "scale" and self.resource in _SCALED))
 
 
 class StatusError(Exception):

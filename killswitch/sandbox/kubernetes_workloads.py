@@ -43,12 +43,13 @@ def patch_workload(ask: Ask, world: World) -> Reply:
     workload = _named(ask)
     before = workload_json(ask.space, workload, "")
     after = patched(ask.request, before)
+    after["metadata"] = after["metadata"] | {"generation": workload.generation + (after != before)}
     if not ask.dry_run and "scale-lies" not in world.traps:
         spec = after["spec"]
         workload.suspended = bool(spec.get("suspend"))
         if workload.kind == "DaemonSet":
             workload.nodes = spec["template"]["spec"].get("nodeSelector", {})
-        workload.generation += after != before
+        workload.generation = after["metadata"]["generation"]
     return 200, typed(ask.resource, after)
 
 

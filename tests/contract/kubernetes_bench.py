@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -198,6 +199,7 @@ class FakeBench:
                 kind=seed.kind, name=seed.name, replicas=seed.pods, pod_labels=labels
             )
             workload.created = world.clock()
+            workload.next_start = math.inf  # the next run of its CronJobs is far
             space.workloads.append(workload)
             space.seeded[workload.uid] = workload.replicas
         with self.server.lock:
