@@ -159,8 +159,10 @@ class _Everything(set[str]):
 class FakeBench:
     """The sandbox's cluster; its kubelet takes as long as a real one."""
 
-    def __init__(self) -> None:
-        self.server = KubernetesServer(namespaces={}, term_s=60, floor_s=2, quota_lag_s=0.01)
+    def __init__(self, server: KubernetesServer | None = None) -> None:
+        self.server = server or KubernetesServer(
+            namespaces={}, term_s=60, floor_s=2, quota_lag_s=0.01
+        )
         self.user = USER
         self._made = 0
 
