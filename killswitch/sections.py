@@ -15,8 +15,6 @@ _BYBIT_HOSTS: Final = {
 # Neither nan nor inf passes: a halt whose deadline never comes, or has passed, is no halt.
 Bound = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Pause = Annotated[float, msgspec.Meta(ge=0, le=3600)]
-# Of an object of Kubernetes; "" for none.
-Uid = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
 
 # As Kubernetes takes them: another name or label would match no pod at all.
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -40,7 +38,7 @@ class ClusterSection(Section, frozen=True, kw_only=True):
     context: str
     token: str = ""
     exec: tuple[str, ...] = ()
-    cluster_uid: Uid = ""
+    cluster_uid: str = ""
     namespaces: tuple[str, ...]
 
     def __post_init__(self) -> None:

@@ -1,18 +1,21 @@
 """Which cluster this is: the uid of its namespace kube-system, which no other cluster has."""
 
+import re
+import time
 from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
 import msgspec
 
 from killswitch.clients.kubernetes_http import Answer, expect_ok, parse
-from killswitch.errors import RefusedError
+from killswitch.errors import RefusedError, VendorError
 from killswitch.model import Note
 
 _KUBE_SYSTEM: Final = "/api/v1/namespaces/kube-system"
-_RIGHT: Final = (
-    "get on the namespace kube-system, by a ClusterRole with resourceNames [kube-system]"
-)
+_RIGHT: Final = "get on namespaces, resourceNames [kube-system], by a Role in kube-system"
+_UID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Many questions begin at once: what one was told of the cluster, the others need not wait for.
+_SAME_S: Final = 1.0
 _READ_BY_HAND: Final = "kubectl get namespace kube-system -o jsonpath='{.metadata.uid}'"
 # An unpinned cluster's answer has come by the end of the first look, or is not waited for.
 _WAIT_S: Final = 0.05
@@ -40,9 +43,13 @@ class ClusterIdentity:
     """Compares the cluster with the one that is `wanted`, "" for any."""
 
     def __init__(self, wanted: str) -> None:
+        if wanted and not _UID.fullmatch(wanted):
+            raise ValueError(f"cluster_uid is not the uid of a namespace: {_READ_BY_HAND}")
         self._wanted = wanted
         self._mutex = Lock()
         self._confirmed = not wanted
+        self._problem: VendorError | None = None
+        self._problem_until = 0.0
         self._asked = False
         self._answered = Event()
         self._found = ""
@@ -56,13 +63,22 @@ class ClusterIdentity:
         with self._mutex:
             if self._confirmed:
                 return
-            found = self._uid(line)
-            if found != self._wanted:
-                raise RefusedError(
-                    "this kubeconfig leads to another cluster than the one configured: its uid is"
-                    f" {found}, cluster_uid is {self._wanted}"
-                )
+            if self._problem is not None and time.monotonic() < self._problem_until:
+                raise type(self._problem)(self._problem.problem)
+            try:
+                self._compare(line)
+            except VendorError as error:
+                self._problem, self._problem_until = error, time.monotonic() + _SAME_S
+                raise
             self._confirmed = True
+
+    def _compare(self, line: Asks) -> None:
+        found = self._uid(line)
+        if found != self._wanted:
+            raise RefusedError(
+                "this kubeconfig leads to another cluster than the one configured: its uid is"
+                f" {found}, cluster_uid is {self._wanted}"
+            )
 
     def ask(self, line: Asks) -> None:
         """Begin to ask an unpinned cluster for its uid, in the background, once."""

@@ -102,8 +102,8 @@ def test_a_pin_that_may_not_be_read_is_refused_with_the_right_that_is_missing(
     with pytest.raises(RefusedError) as caught:
         client(UID).pods("trading")
     assert str(caught.value) == (
-        "cluster_uid cannot be checked (403): the right is missing: get on the namespace"
-        " kube-system, by a ClusterRole with resourceNames [kube-system]"
+        "cluster_uid cannot be checked (403): the right is missing: get on namespaces,"
+        " resourceNames [kube-system], by a Role in kube-system"
     )
 
 
@@ -113,7 +113,37 @@ def test_a_pin_that_could_not_be_read_is_read_again(server: KubernetesServer, cl
     with pytest.raises(UnreachableError, match=r"not well .503."):
         pinned.pods("trading")
     server.traps.clear()
+    time.sleep(1.01)
     assert len(pinned.pods("trading")) == 3
+
+
+def test_many_questions_to_a_cluster_that_does_not_say_wait_for_one_answer(
+    server: KubernetesServer, client: Make
+) -> None:
+    server.traps.add("hang")
+    pinned = client(UID)
+    problems: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(UnreachableError) as caught:
+            pinned.pods("trading")
+        problems.append(str(caught.value))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - started < 3 * FAST[1]
+    assert len(problems) == 8
+    assert all("did not answer within 0.5 s" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("uid", ["k3s-fra", UID.upper(), f"{UID} ", f"{UID}0", "0" * 36])
+def test_what_is_no_uid_is_an_error_of_the_configuration(client: Make, uid: str) -> None:
+    with pytest.raises(ValueError, match="cluster_uid is not the uid of a namespace: kubectl get"):
+        client(uid)
 
 
 def wait_for_notes(step: Identified) -> tuple[Note, ...]:
