@@ -39,8 +39,9 @@ class Runner:
     def __init__(self, *, clock: Clock = time.monotonic, show: Show | None = None) -> None:
         self._clock = clock
         self.show = show
+        self.presses = 0
+        """How often `interrupt` was called."""
         self._shown_at = 0.0
-        self._pressed = 0
         # SimpleQueue.put may be called from a signal handler; Queue.put may not.
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
@@ -60,8 +61,9 @@ class Runner:
 
     def interrupt(self) -> None:
         """Take note of one Ctrl-C; safe in a signal handler."""
-        self._pressed = min(self._pressed + 1, int(Pressed.TWICE))
-        self._events.put(Interrupt(self._clock(), Pressed(self._pressed)))
+        self.presses += 1
+        pressed = Pressed(min(self.presses, int(Pressed.TWICE)))
+        self._events.put(Interrupt(self._clock(), pressed))
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -127,12 +127,20 @@ class KakuninSection(Section, frozen=True, kw_only=True):
 
 
 class VaultSection(Section, frozen=True, kw_only=True):
-    """`[[vault]]`: one Vault and the paths to wipe in it, each from its mount's name on."""
+    """`[[vault]]`: one Vault, what to wipe in it, and who to cut off before.
+
+    `paths` begin with their mount's name, `mounts` go whole. `roles`, and what was issued under
+    `revoke_prefixes`, end before the wipe.
+    """
 
     name: str
     address: str
     token: str
-    paths: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    revoke_prefixes: tuple[str, ...] = ()
+    revoke_own_token: bool = False
     namespace: str = ""
     ca_file: str = ""
 

@@ -31,30 +31,35 @@ if TYPE_CHECKING:
 
 Ended = Callable[[str, str], frozenset[str]]
 """The targets of a (step, system) that an earlier halt read back as ended."""
+Tried = Callable[[str, str], frozenset[str]]
+"""The targets of a (step, system) that an earlier halt told to end, whatever came back."""
 
 
-def _nothing_ended(_step: str, _system: str) -> frozenset[str]:
+def _nothing(_step: str, _system: str) -> frozenset[str]:
     return frozenset()
 
 
-def units(config: Config, sources: Sources, ended: Ended = _nothing_ended) -> tuple[Unit, ...]:
+def units(
+    config: Config, sources: Sources, ended: Ended = _nothing, tried: Tried = _nothing
+) -> tuple[Unit, ...]:
     """Return a unit for every configured system, in the order of the file's kinds.
 
-    `ended` is asked when a step is built, after the touch.
+    `ended` and `tried` are asked when a step is built, after the touch.
 
     Raises:
         ConfigError: a sandbox configuration names a host that is not loopback.
     """
     if config.sandbox is not None:
         demand_loopback(config)
-    return tuple(_unit(config, system, sources, ended) for system in config.systems)
+    past = (ended, tried)
+    return tuple(_unit(config, system, sources, past) for system in config.systems)
 
 
-def _unit(config: Config, system: System, sources: Sources, ended: Ended) -> Unit:
+def _unit(config: Config, system: System, sources: Sources, past: tuple[Ended, Tried]) -> Unit:
     if system.section is None:
         return _broken(system, system.problem)
     try:
-        unit = _whole(config, system.section, sources, ended)
+        unit = _whole(config, system.section, sources, *past)
         for source in unit.sources:
             check_source(source)
         return _loading_first(unit)
@@ -77,7 +82,9 @@ def _loading_first(unit: Unit) -> Unit:
     return replace(unit, warm=warm, build=build)
 
 
-def _whole(config: Config, section: SystemSection, sources: Sources, ended: Ended) -> Unit:
+def _whole(
+    config: Config, section: SystemSection, sources: Sources, ended: Ended, tried: Tried
+) -> Unit:
     match section:
         case KubernetesSection():
             return _kubernetes(config, section, sources)
@@ -88,7 +95,7 @@ def _whole(config: Config, section: SystemSection, sources: Sources, ended: Ende
         case KakuninSection():
             return _kakunin(config, section, sources)
         case VaultSection():
-            return _vault(config, section, sources)
+            return _vault(config, section, sources, ended, tried)
         case TelegramSection():
             return _telegram(section, sources)
         case _:
@@ -258,23 +265,40 @@ def _kakunin(config: Config, section: KakuninSection, sources: Sources) -> Unit:
     return Unit("kakunin", section.name, "revoke", scope, needed, False, client.warm, build)
 
 
-def _vault(config: Config, section: VaultSection, sources: Sources) -> Unit:
+def _vault(
+    config: Config, section: VaultSection, sources: Sources, ended: Ended, tried: Tried
+) -> Unit:
     from killswitch.clients.vault import VaultClient
-    from killswitch.steps.vault import WipeSecrets
+    from killswitch.steps.vault import WipeSecrets, mounts_named
 
     client = VaultClient(
         address=section.address,
         namespace=section.namespace or None,
         ca_file=_ca(config, section.ca_file),
     )
-
-    step = WipeSecrets(client, section.name, section.paths)
+    step = WipeSecrets(
+        client,
+        section.name,
+        paths=section.paths,
+        mounts=section.mounts,
+        roles=section.roles,
+        revoke_prefixes=section.revoke_prefixes,
+        revoke_own_token=section.revoke_own_token,
+    )
 
     def build(may_write: bool, _message: Message) -> Step:
-        client.login(token=sources.get(section.token), may_write=may_write)
+        client.login(
+            token=sources.get(section.token),
+            may_write=may_write,
+            begun=mounts_named(tried("vault", section.name)),
+            ended=mounts_named(ended("vault", section.name)),
+        )
         return step
 
-    scope = ", ".join(section.paths)
+    cut = (*section.roles, *section.revoke_prefixes)
+    own = ("own token last",) if section.revoke_own_token else ()
+    whole = tuple(f"{mount} (whole mount)" for mount in section.mounts)
+    scope = ", ".join((*cut, *whole, *section.paths, *own))
     needed = (section.token,)
     return Unit("vault", section.name, "wipe", scope, needed, False, client.warm, build)
 

@@ -12,6 +12,7 @@ from killswitch.cli.authorise import remember_counter, take_touch
 from killswitch.cli.memory import recall
 from killswitch.cli.sealed import find_sealed
 from killswitch.cli.session import Session
+from killswitch.cli.staying import stay_for_unfinished
 from killswitch.cli.terminal import Progress, Terminal
 from killswitch.config import Config
 from killswitch.converge import Limits
@@ -75,7 +76,7 @@ class Run:
     def carry_out(self) -> HaltReport:
         """Show the plan, take the touch, carry out the order, and give the answer."""
         sources = Sources(self._config.resolve, self._session.environment)
-        parts = units(self._config, sources, self._ended)
+        parts = units(self._config, sources, self._ended, self._tried)
         prime()  # before the first thread, and after the clients were imported
         self._show_plan(parts)
         self._ring = KeyRing.load(self._config.key_file)
@@ -102,6 +103,7 @@ class Run:
             report = self._run(order, authority.proof, parts)
             self._answer(report)
             remember_counter(self._session, self._config, authority.proof)
+            stay_for_unfinished(self._terminal, self._word, self._runner)
         return report
 
     def _begin(self, stack: ExitStack) -> None:
@@ -135,6 +137,9 @@ class Run:
 
     def _ended(self, step: str, system: str) -> frozenset[str]:
         return self._past.ended(self._session.now()).get((step, system), frozenset())
+
+    def _tried(self, step: str, system: str) -> frozenset[str]:
+        return self._past.tried().get((step, system), frozenset())
 
     def _recall(self) -> Head:
         """Read the journal; what is wrong with it is told, and flagged, and no reason to stop."""

@@ -45,9 +45,12 @@ class Look:
         self._past = past
         self._bundle = sealed.bundle
         self._sources = Sources(config.resolve, session.environment)
-        ended = past.ended(session.now())
+        ended, tried = past.ended(session.now()), past.tried()
         self.units = units(
-            config, self._sources, lambda step, system: ended.get((step, system), frozenset())
+            config,
+            self._sources,
+            lambda step, system: ended.get((step, system), frozenset()),
+            lambda step, system: tried.get((step, system), frozenset()),
         )
         prime()
         for unit in self.units:

@@ -1,6 +1,7 @@
 """How to speak with Vault and no further: bounded answers, no redirect, no word of a library."""
 
 import io
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -22,6 +23,17 @@ _WORDS: Final = {
     501: "not initialised",
     503: "sealed or down",
 }
+
+# After 15 s of silence a probe, every 15 s; after two minutes without any answer it is cut.
+_PROBES: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 8}
+_KEPT_ALIVE: Final = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in _PROBES.items()
+        if hasattr(socket, name)
+    ),
+]
 
 T = TypeVar("T")
 Ask = Callable[["hvac.Client"], object]
@@ -57,17 +69,29 @@ def new_client(
     )
 
 
-def new_session(ca_file: str | None) -> "requests.Session":
-    """Return a session without proxies and .netrc that reads bounded answers."""
+def new_session(ca_file: str | None, *, keep_alive: bool = False) -> "requests.Session":
+    """Return a session without proxies and .netrc that reads bounded answers.
+
+    `keep_alive`: what lies between forgets a connection that is silent for minutes.
+    """
     import requests
     from requests.adapters import HTTPAdapter
+    from urllib3.connection import HTTPConnection
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **more: Any) -> None:
+            more["socket_options"] = [
+                *HTTPConnection.default_socket_options,
+                *(_KEPT_ALIVE if keep_alive else ()),
+            ]
+            super().init_poolmanager(*args, **more)
 
     session = requests.Session()
     session.trust_env = False
     session.verify = ca_file or True
     session.hooks["response"] = [_bounded]
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=_POOL, max_retries=0))
+        session.mount(scheme, Adapter(pool_maxsize=_POOL, max_retries=0))
     return session
 
 

@@ -108,6 +108,13 @@ class History:
             recent=lambda moment: moment is not None and moment >= since,
         )
 
+    def tried(self) -> Mapping[tuple[str, str], frozenset[str]]:
+        """Return, per (step, system), what a halt that is not resolved told to end.
+
+        Whatever was answered, or nothing: but not what was seen to live on.
+        """
+        return self._targets(lambda target: bool(target.attempts) and not target.live, COMPLETED)
+
     def last_drill(self) -> PastDrill | None:
         """Return the newest completed drill, or None."""
         drills = [

@@ -9,25 +9,17 @@ from typing import ClassVar, Final
 from werkzeug.wrappers import Request, Response
 
 from killswitch.sandbox.server import VendorServer
+from killswitch.sandbox.vault_answers import DONE, Answer, Json
+from killswitch.sandbox.vault_auth import AuthMethods
 from killswitch.sandbox.vault_policy import ROOT, Token, Tokens, needs_sudo
-from killswitch.sandbox.vault_store import DONE, Answer, Call, Json, Mount, answer_kv
+from killswitch.sandbox.vault_store import Call, Mount, answer_kv
 from killswitch.sandbox.vault_sys import System
+from killswitch.sandbox.vault_world import ROLES, WORLD, hung_up, minimal_policy
 
 ROOT_TOKEN: Final = "hvs.sandbox-root"
 TOKEN: Final = "hvs.sandbox-killswitch"
 PUT_BACK_S: Final = 0.4
 DENIED: Final[Answer] = (403, {"errors": ["1 error occurred:\n\t* permission denied\n\n"]})
-
-WORLD: Final[Mapping[str, Mapping[str, str]]] = {
-    "trading/bybit/main-desk": {"key": "made-up", "secret": "made-up"},
-    "trading/bybit/held/101": {"key": "made-up", "secret": "made-up"},
-    "trading/bybit/held/102": {"key": "made-up", "secret": "made-up"},
-    "trading/kakunin": {"api_key": "made-up"},
-    "trading/kakunin/bot-1": {"certificate": "made-up"},
-    "trading/freqtrade/config": {"jwt_secret": "made-up"},
-    "trading/freqtrade/api 100% ü;&+#?": {"password": "made-up"},
-    "trading/telegram/ops": {"bot": "made-up"},
-}
 
 
 class _Elsewhere(VendorServer):
@@ -50,14 +42,18 @@ class _Elsewhere(VendorServer):
 class VaultServer(VendorServer):
     """A Vault 1.21.0 in development mode, with a root and a limited token.
 
-    State is in `mounts`, `tokens` (with the policies) and `sys` (auth methods, quotas, seal). It
-    is blind to races and to how storage erases: an unmount is whole or, by the trap, half done.
+    State is in `mounts`, `tokens` (with the policies) and `sys` (auth methods with their roles,
+    quotas, seal). An unmount erases for as long as the caller stays: `erase_s` for each secret.
+    It is blind to races between requests, and to what storage does beneath.
 
     Args:
         root_token: may do everything.
-        token: may list and delete metadata in the seeded mounts, and unmount them.
+        token: may list and delete metadata in the seeded mounts, and unmount them; delete and
+            read the seeded roles, and revoke and list what the methods' logins issued.
         mounts: the seeded KV mounts with their version.
         secrets: the seeded secrets, by full path.
+        roles: the seeded roles of auth methods: "auth/approle/role/bot" to what it says.
+        erase_s: how long an unmount takes for each secret.
     """
 
     name: ClassVar[str] = "vault"
@@ -74,6 +70,9 @@ class VaultServer(VendorServer):
         "redirect": "sends every request that has a token to another address",
         "lost-reply": "deletes, and cuts the connection instead of answering",
         "half-erased": "the mount was unmounted half: unreadable, listed, its data still there",
+        "slow-erase": "an unmount takes a second for each secret, and ends if the caller hangs up",
+        "cut-erase": "the first unmount is cut off in the middle, as by a proxy's time-out",
+        "standby": "the node is a standby: it says so, and passes requests on",
     }
 
     def __init__(
@@ -83,6 +82,8 @@ class VaultServer(VendorServer):
         token: str = TOKEN,
         mounts: Mapping[str, int] | None = None,
         secrets: Mapping[str, Mapping[str, str]] | None = None,
+        roles: Mapping[str, Mapping[str, str]] | None = None,
+        erase_s: float = 0.0,
         traps: Iterable[str] = (),
         port: int = 0,
         clock: Callable[[], float] = time.time,
@@ -93,16 +94,22 @@ class VaultServer(VendorServer):
         self.elsewhere = _Elsewhere()
         self.mounts = {path: Mount(path, version) for path, version in seeded.items()}
         self.mounts.setdefault("secret/", Mount("secret/", 2, "key/value secret storage"))
-        self.tokens = Tokens({"killswitch": _minimal_policy(seeded)})
+        self.erase_s = erase_s
+        seeded_roles = (ROLES if mounts is None else {}) if roles is None else roles
+        self.tokens = Tokens({"killswitch": minimal_policy(seeded, seeded_roles)})
         self.tokens.add(Token(root_token, (ROOT,), clock(), path="auth/token/root"))
         self.tokens.add(Token(token, ("default", "killswitch"), clock(), ttl_s=90 * 86400))
         self.sys = System(self.mounts, self.tokens, clock)
+        self.auth = AuthMethods(self.sys.auths, self.tokens)
+        for path, role in seeded_roles.items():
+            self.auth.put(path, dict(role))
         self._seeded = frozenset(seeded)
         world = WORLD if secrets is None else secrets
         self._world = {path: world[path] for path in world if path.startswith(tuple(seeded))}
         self._put_back_at: float | None = None
         self._asked = 0
         self._limited_until: float | None = None
+        self._cut_off = False
         for path, data in self._world.items():
             self.put(path, data)
 
@@ -128,6 +135,11 @@ class VaultServer(VendorServer):
             mounts = [mount for path, mount in self.mounts.items() if path in self._seeded]
             return sorted(mount.path + name for mount in mounts for name in mount.names)
 
+    def log_in(self, role: str) -> str:
+        """Return a token made by a role, "auth/approle/role/bot", as a login would make it."""
+        with self.lock:
+            return self.auth.issue(role, self.clock()).id
+
     def is_write(self, request: Request) -> bool:
         """Whether this request would change something; asking for rights does not."""
         return super().is_write(request) and request.path != "/v1/sys/capabilities-self"
@@ -141,6 +153,9 @@ class VaultServer(VendorServer):
             self._write_back()
             status, body = self._answer(request)
             self._write_back()
+            unmounted, self.sys.unmounted = self.sys.unmounted, None
+        if unmounted is not None and not self._erase(unmounted, request):
+            self.cut(request)
         if "lost-reply" in self.traps and request.method == "DELETE":
             self.cut(request)
         text = "" if body is None else json.dumps(body)
@@ -154,7 +169,7 @@ class VaultServer(VendorServer):
             return 400, {"errors": ["relative paths not supported"]}
         sealed = self.sys.sealed or "sealed" in self.traps
         if path in {"sys/health", "sys/seal-status"}:
-            return self.sys.state(path, sealed=sealed)
+            return self.sys.state(path, sealed=sealed, standby="standby" in self.traps)
         if sealed:
             return 503, {"errors": ["Vault is sealed"]}
         if self._too_many(path):
@@ -162,6 +177,8 @@ class VaultServer(VendorServer):
         token = self._token(request.headers.get("X-Vault-Token", ""))
         if path.startswith("sys/internal/ui/mounts/"):
             return self.sys.preflight(token, path.removeprefix("sys/internal/ui/mounts/"))
+        if self.auth.is_login(method, path):
+            return self.auth.log_in(path, self._body(request), self.clock())
         if token is None:
             bad = "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"
             known = "X-Vault-Token" in request.headers
@@ -169,15 +186,20 @@ class VaultServer(VendorServer):
         path = f"{path.rstrip('/')}/" if listing else path
         if not self._may(token, method, path):
             return DENIED
-        body = request.get_json(force=True, silent=True) if request.data else {}
+        body = self._body(request)
         if not isinstance(body, dict):
             return 400, {"errors": ["failed to parse JSON input"]}
         return self._route(method, path, body, token, int(request.args.get("version", "0")))
 
+    def _body(self, request: Request) -> object:
+        return request.get_json(force=True, silent=True) if request.data else {}
+
     def _route(self, method: str, path: str, body: Json, token: Token, version: int) -> Answer:
         now = self.clock()
-        if path.startswith("auth/token/"):
+        if path.startswith("auth/token/") and not path.startswith("auth/token/roles/"):
             return self.tokens.answer(method, path.removeprefix("auth/token/"), body, token, now)
+        if path.startswith("auth/"):
+            return self.auth.answer(method, path, body)
         if path.startswith("sys/"):
             return self.sys.answer(method, path.removeprefix("sys/"), body, token)
         mount = self.sys.mount_of(path)
@@ -188,6 +210,26 @@ class VaultServer(VendorServer):
             return DONE
         inner = path[len(mount.where) :]
         return answer_kv(mount, Call(method, inner, body, version, now, token.client_id))
+
+    def _erase(self, mount: Mount, request: Request) -> bool:
+        """Erase an unmounted mount while the caller stays; return whether it came to its end."""
+        self._cut_off = self._cut_off or "cut-erase" not in self.traps
+        slow_s = 1.0 if "slow-erase" in self.traps else self.erase_s
+        names = mount.names
+        for count, name in enumerate(names):
+            if slow_s:
+                self.hang(slow_s)
+            if hung_up(request) or self._closing.is_set():
+                return False
+            if not self._cut_off and count >= len(names) // 2:
+                self._cut_off = True
+                return False
+            with self.lock:
+                mount.drop(name)
+        with self.lock:
+            if self.mounts.get(mount.path) is mount:
+                del self.mounts[mount.path]
+        return True
 
     def _token(self, value: str) -> Token | None:
         token = self.tokens.by_id.get(value)
@@ -218,7 +260,7 @@ class VaultServer(VendorServer):
         for mount in [self.mounts[path] for path in self._seeded & set(self.mounts)]:
             mount.moved_to = f"renamed-{mount.path}" if "wrong-mount" in self.traps else ""
             mount.claims = 1 if "wrong-version" in self.traps else 0
-            mount.tainted = "half-erased" in self.traps
+            mount.tainted = mount.unmounted or "half-erased" in self.traps
         words = ("list", "delete")
         self.tokens.withheld = {word for word in words if f"forbidden-{word}" in self.traps}
 
@@ -234,15 +276,3 @@ class VaultServer(VendorServer):
         elif now >= self._put_back_at:
             self._put_back_at = float("inf")
             self.put(lost[0], self._world[lost[0]])
-
-
-def _minimal_policy(mounts: Mapping[str, int]) -> str:
-    """Return the least that lets a token wipe the mounts; it can read nothing."""
-    rules = []
-    for path, version in mounts.items():
-        keys = f"{path}metadata/*" if version == 2 else f"{path}*"
-        rules += [
-            f'path "{keys}" {{ capabilities = ["list", "delete"] }}',
-            f'path "sys/mounts/{path.rstrip("/")}" {{ capabilities = ["delete"] }}',
-        ]
-    return "\n".join(rules)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from killswitch.sandbox.vault_store import NOTHING, Answer, Json, envelope, stamp, unsupported
+from killswitch.sandbox.vault_answers import NOTHING, Answer, Json, envelope, stamp, unsupported
 
 ROOT: Final = "root"
 DEFAULT_POLICY: Final = """
@@ -24,6 +24,7 @@ SUDO: Final = (
     "sys/auth/",
     "sys/leases/revoke-prefix/",
     "sys/leases/revoke-force/",
+    "sys/leases/lookup/",
     "sys/seal",
 )
 _RULE = re.compile(r'path\s+"([^"]*)"\s*\{([^}]*)\}')
@@ -46,6 +47,7 @@ class Token:
     path: str = "auth/token/create"
     accessor: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     revoked: bool = False
+    batch: bool = False
 
     def left_s(self, now: float) -> int:
         """Return how many seconds the token still has; 0 also for one that never ends."""
@@ -138,7 +140,18 @@ class Tokens:
     def revoke_prefix(self, prefix: str) -> None:
         """Revoke every token that was made under `prefix`."""
         for token in self.by_id.values():
-            token.revoked = token.revoked or token.path.startswith(prefix)
+            below = f"{token.path}/".startswith(f"{prefix.rstrip('/')}/")
+            token.revoked = token.revoked or (below and not token.batch)
+
+    def leases(self, prefix: str, now: float) -> list[str]:
+        """Return what stands below `prefix`, which ends in "/": tokens, and folders of them."""
+        keys = set()
+        for token in self.by_id.values():
+            lease = f"{token.path}/h{hashlib.sha256(token.id.encode()).hexdigest()}"
+            if token.alive(now) and token.ttl_s and not token.batch and lease.startswith(prefix):
+                inner, folder, _ = lease.removeprefix(prefix).partition("/")
+                keys.add(inner + folder)
+        return sorted(keys)
 
     def answer(  # noqa: PLR0911 (one return for each endpoint)
         self, method: str, path: str, body: Json, caller: Token, now: float
@@ -150,6 +163,8 @@ class Tokens:
                 return 200, envelope(_described(caller, now), mount_type="token")
             case (("POST" | "PUT"), "create"):
                 return self._create(body, caller, now)
+            case (("POST" | "PUT"), "revoke-self") if caller.batch:
+                return 400, {"errors": ["batch tokens cannot be revoked"]}
             case (("POST" | "PUT"), "revoke-self"):
                 caller.revoked = True
                 return 204, None
@@ -177,7 +192,8 @@ class Tokens:
         asked = body.get("policies") or [name for name in caller.policies if name != "default"]
         names = tuple(asked) if ROOT in asked else tuple(sorted({"default", *asked}))
         ttl_s = _seconds(str(body.get("ttl", "768h")))
-        token = Token(f"hvs.{secrets.token_urlsafe(18)}", names, now, ttl_s)
+        batch = body.get("type") == "batch"
+        token = Token(f"hvs.{secrets.token_urlsafe(18)}", names, now, ttl_s, batch=batch)
         self.add(token)
         auth = {
             "client_token": token.id,
@@ -196,7 +212,7 @@ class Tokens:
 
 def _described(token: Token, now: float) -> Json:
     return {
-        "accessor": token.accessor,
+        "accessor": "" if token.batch else token.accessor,
         "creation_time": int(token.created),
         "creation_ttl": token.ttl_s,
         "display_name": ROOT if ROOT in token.policies else "token",
@@ -212,7 +228,7 @@ def _described(token: Token, now: float) -> Json:
         "policies": list(token.policies),
         "renewable": bool(token.ttl_s),
         "ttl": token.left_s(now),
-        "type": "service",
+        "type": "batch" if token.batch else "service",
     }
 
 

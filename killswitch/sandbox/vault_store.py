@@ -3,15 +3,19 @@
 import secrets
 import uuid
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-Json = dict[str, Any]
-Answer = tuple[int, Json | None]  # the status, and the body or None
+from killswitch.sandbox.vault_answers import (
+    DONE,
+    NOTHING,
+    Answer,
+    Json,
+    envelope,
+    stamp,
+    unsupported,
+)
 
 MAX_VERSIONS: Final = 10
-DONE: Final[Answer] = (204, None)
-NOTHING: Final[Answer] = (404, {"errors": []})
 _WRONG_VERSION: Final = (
     "Invalid path for a versioned K/V secrets engine. See the API docs for the appropriate API "
     "endpoints to use. If using the Vault CLI, use 'vault kv {}' for this operation."
@@ -53,7 +57,8 @@ class Mount:
     ready_at: float = 0.0
     moved_to: str = ""  # the trap of a renamed mount
     claims: int = 0  # the trap of another version than the one it was made with
-    tainted: bool = False  # the trap of a mount that is half erased
+    unmounted: bool = False  # told to go; listed until its data is erased
+    tainted: bool = False  # unreadable: unmounted, or the trap of a mount that is half erased
     v1: dict[str, Json] = field(default_factory=dict)
     v2: dict[str, Entry] = field(default_factory=dict)
     accessor: str = field(default_factory=lambda: f"kv_{secrets.token_hex(4)}")
@@ -76,6 +81,11 @@ class Mount:
         else:
             _add_version(self, name, data, now=now, client_id=client_id)
 
+    def drop(self, name: str) -> None:
+        """Erase a secret from storage."""
+        self.v1.pop(name, None)
+        self.v2.pop(name, None)
+
     def has(self, inner: str) -> bool:
         """Return whether a write to `inner`, a path inside the mount, is an update."""
         return inner in self.v1 or inner.removeprefix("data/") in self.v2
@@ -86,28 +96,6 @@ class Mount:
             newest = entry.versions.get(entry.current)
             self.v1[name] = (newest.data if newest else None) or {}
         self.version, self.v2 = 1, {}
-
-
-def envelope(
-    data: Json | None, *, mount_type: str = "kv", warnings: list[str] | None = None
-) -> Json:
-    """Return Vault's frame around an answer."""
-    return {
-        "request_id": str(uuid.uuid4()),
-        "lease_id": "",
-        "renewable": False,
-        "lease_duration": 0,
-        "data": data,
-        "wrap_info": None,
-        "warnings": warnings,
-        "auth": None,
-        "mount_type": mount_type,
-    }
-
-
-def stamp(now: float) -> str:
-    """Return RFC 3339 with nine digits, as Vault writes times."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +153,6 @@ def _answer_v2(mount: Mount, call: Call) -> Answer:
         case _:
             text = _WRONG_VERSION.format(_VERBS.get(call.method, "get"))
             return 404, envelope(None, mount_type="", warnings=[text])
-
-
-def unsupported() -> Answer:
-    """Return Vault's refusal of a method that a path does not have."""
-    return 405, {"errors": ["1 error occurred:\n\t* unsupported operation\n\n"]}
 
 
 def _listing(names: list[str], folder: str) -> Answer:

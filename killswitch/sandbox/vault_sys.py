@@ -3,21 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from uuid import uuid4
 
-from killswitch.sandbox.vault_policy import Token, Tokens, parse_policy
-from killswitch.sandbox.vault_store import (
-    DONE,
-    NOTHING,
-    Answer,
-    Json,
-    Mount,
-    envelope,
-    unsupported,
+from killswitch.sandbox.vault_about import (
+    VERSION,
+    describe,
+    health,
+    mount_entry,
+    seal_status,
+    system_mounts,
 )
+from killswitch.sandbox.vault_answers import DONE, NOTHING, Answer, Json, envelope, unsupported
+from killswitch.sandbox.vault_policy import Token, Tokens, parse_policy
+from killswitch.sandbox.vault_store import Mount
 
-KV_PLUGIN: Final = "v0.25.0+builtin"
-VERSION: Final = "1.21.0"
 UPGRADE_S: Final = 0.3
 """How long a fresh KV v2 mount refuses to be used."""
 
@@ -52,6 +50,8 @@ class System:
         self.auths: dict[str, Json] = {"token/": {"type": "token"}}
         self.quotas: dict[str, Quota] = {}
         self.sealed = False
+        self.unmounted: Mount | None = None
+        """The mount that the request in hand has told to go: what is left is to erase it."""
 
     def mount_of(self, path: str) -> Mount | None:
         """Return the mount that `path` is inside."""
@@ -63,14 +63,21 @@ class System:
         quotas = [quota for quota in self.quotas.values() if path.startswith(quota.path)]
         return False in {quota.take(self.clock()) for quota in quotas}
 
-    def state(self, path: str, *, sealed: bool) -> Answer:
+    def state(self, path: str, *, sealed: bool, standby: bool = False) -> Answer:
         """Answer sys/health and sys/seal-status, which need no token."""
         if path == "sys/seal-status":
             return 200, seal_status(VERSION, sealed=sealed)
-        return (503 if sealed else 200), health(VERSION, sealed=sealed, now=self.clock())
+        body = health(VERSION, sealed=sealed, now=self.clock())
+        if standby and not sealed:
+            return 429, {**body, "standby": True}
+        return (503 if sealed else 200), body
 
     def preflight(self, token: Token | None, path: str) -> Answer:
         """Answer sys/internal/ui/mounts/: what a mount is, to who has any right inside it."""
+        if token is not None and path.startswith("auth/"):
+            found = self._auth_about(token, f"{path.rstrip('/')}/")
+            if found is not None:
+                return 200, envelope(found, mount_type="")
         mount = self.mount_of(f"{path.rstrip('/')}/")
         if token is None or mount is None or not self.tokens.sees(token, mount.where):
             text = (
@@ -80,6 +87,17 @@ class System:
             return 403, {"errors": [text]}
         about = {**describe(mount, tuned=True), "path": mount.where}
         return 200, envelope(about, mount_type="")
+
+    def _auth_about(self, token: Token, path: str) -> Json | None:
+        inside = (name for name in self.auths if path.startswith(f"auth/{name}"))
+        name = next(inside, None)
+        if name is None or not self.tokens.sees(token, f"auth/{name}"):
+            return None
+        kind = str(self.auths[name].get("type", ""))
+        shown = mount_entry(kind, "", f"auth_{kind}_sandbox", running=f"v{VERSION}+builtin.vault")
+        config = {"default_lease_ttl": 2764800, "max_lease_ttl": 2764800}
+        shown["config"] |= {**config, "token_type": "default-service"}
+        return {**shown, "deprecation_status": "supported", "options": {}, "path": name}
 
     def answer(  # noqa: PLR0911 (one return for each endpoint)
         self, method: str, path: str, body: Json, token: Token
@@ -99,9 +117,8 @@ class System:
                 return self._policy(method, rest.removeprefix("acl/"), body)
             case "auth":
                 return self._auth(method, rest, body)
-            case "leases" if writes and rest.startswith(("revoke-prefix/", "revoke-force/")):
-                self.tokens.revoke_prefix(rest.partition("/")[2])
-                return DONE
+            case "leases":
+                return self._leases(method, rest)
             case "quotas" if rest.startswith("rate-limit/"):
                 if method == "DELETE":
                     self.quotas.pop(rest, None)
@@ -114,6 +131,16 @@ class System:
                 return DONE
             case _:
                 return 404, {"errors": ["1 error occurred:\n\t* unsupported path\n\n"]}
+
+    def _leases(self, method: str, rest: str) -> Answer:
+        what, _, prefix = rest.partition("/")
+        if method in {"POST", "PUT"} and what in {"revoke-prefix", "revoke-force"}:
+            self.tokens.revoke_prefix(prefix)
+            return DONE
+        if method != "LIST" or what != "lookup":
+            return unsupported()
+        keys = self.tokens.leases(prefix, self.clock())
+        return (200, envelope({"keys": keys}, mount_type="system")) if keys else NOTHING
 
     def _mounts(  # noqa: PLR0911 (one return for each case)
         self, method: str, rest: str, body: Json
@@ -133,7 +160,9 @@ class System:
             case "GET":
                 return 400, {"errors": [f"No secret engine mount at {path}"]}
             case "DELETE":
-                self.mounts.pop(path, None)
+                if mount is not None:
+                    mount.unmounted = mount.tainted = True
+                    self.unmounted = mount
                 return DONE
             case "POST" | "PUT" if mount is not None:
                 return 400, {"errors": [f"path is already in use at {path}"]}
@@ -186,91 +215,3 @@ class System:
 def _twice(data: Json) -> Answer:
     """Return a sys answer: its data stands at top level and under "data"."""
     return 200, {**data, **envelope(data, mount_type="system")}
-
-
-def describe(mount: Mount, *, tuned: bool = False) -> Json:
-    """Return a KV mount as sys/mounts shows it, or with its effective lease times."""
-    shown = mount_entry("kv", mount.description, mount.accessor, running=KV_PLUGIN)
-    lease_s = 2764800 if tuned else 0
-    shown["config"] |= {"default_lease_ttl": lease_s, "max_lease_ttl": lease_s}
-    options = {"version": str(mount.claims or mount.version)}
-    return {**shown, "deprecation_status": "supported", "options": options, "uuid": mount.uuid}
-
-
-def system_mounts(version: str) -> Json:
-    """Return the mounts that every Vault has."""
-    running = f"v{version}+builtin.vault"
-    about = "system endpoints used for control, policy and debugging"
-    system = mount_entry("system", about, "system_1", running=running, headers=["Accept"])
-    identity = mount_entry(
-        "identity", "identity store", "identity_1", running=running, headers=["Authorization"]
-    )
-    about = "per-token private secret storage"
-    cubbyhole = mount_entry("cubbyhole", about, "cubbyhole_1", running=running)
-    return {
-        "sys/": {**system, "seal_wrap": True},
-        "identity/": identity,
-        "cubbyhole/": {**cubbyhole, "local": True},
-    }
-
-
-def mount_entry(
-    kind: str, description: str, accessor: str, *, running: str, headers: list[str] | None = None
-) -> Json:
-    """Return how sys/mounts shows one mount."""
-    config: Json = {"default_lease_ttl": 0, "force_no_cache": False, "max_lease_ttl": 0}
-    if headers:
-        config["passthrough_request_headers"] = headers
-    return {
-        "accessor": accessor,
-        "config": config,
-        "description": description,
-        "external_entropy_access": False,
-        "local": False,
-        "options": None,
-        "plugin_version": "",
-        "running_plugin_version": running,
-        "running_sha256": "",
-        "seal_wrap": False,
-        "type": kind,
-        "uuid": str(uuid4()),
-    }
-
-
-def health(version: str, *, sealed: bool, now: float) -> Json:
-    """Return the body of sys/health of a node that is active, unless it is sealed."""
-    replication = "unknown" if sealed else "disabled"
-    cluster = {"cluster_name": "vault-cluster-sandbox", "cluster_id": "sandbox"}
-    return {
-        "initialized": True,
-        "sealed": sealed,
-        "standby": sealed,
-        "performance_standby": False,
-        "replication_performance_mode": replication,
-        "replication_dr_mode": replication,
-        "server_time_utc": int(now),
-        "version": version,
-        "enterprise": False,
-        **({} if sealed else cluster),
-        "echo_duration_ms": 0,
-        "clock_skew_ms": 0,
-        "replication_primary_canary_age_ms": 0,
-    }
-
-
-def seal_status(version: str, *, sealed: bool) -> Json:
-    """Return the body of sys/seal-status."""
-    return {
-        "type": "shamir",
-        "initialized": True,
-        "sealed": sealed,
-        "t": 1,
-        "n": 1,
-        "progress": 0,
-        "nonce": "",
-        "version": version,
-        "build_date": "2025-11-21T08:00:32Z",
-        "migration": False,
-        "recovery_seal": False,
-        "storage_type": "inmem",
-    }

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from killswitch.clients.vault import THREADS, VaultClient
+from killswitch.clients.vault import VaultClient
 from killswitch.clients.vault_http import MAX_BODY
+from killswitch.clients.vault_pool import THREADS
 from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
 from killswitch.sandbox.server import VendorServer
 from killswitch.sandbox.vault import VaultServer
 from killswitch.secret import Secret
-from killswitch.steps.vault import Tree
+from killswitch.steps.vault_port import HalfErased, Tree
 
 TOKEN = "hvs.made-up-token-of-a-test"
 ODD_NAMES = [
@@ -77,6 +78,12 @@ def logged_in(address: str, *, may_write: bool = True, token: str = TOKEN) -> Va
     return client
 
 
+def walked(client: VaultClient, path: str) -> Tree:
+    found = client.walk(path)
+    assert isinstance(found, Tree)
+    return found
+
+
 def vault(serve: Serve, *traps: str, **more: object) -> tuple[VaultServer, VaultClient]:
     server = VaultServer(token=TOKEN, traps=traps, **more)  # type: ignore[arg-type]  # per test
     return server, logged_in(serve(server))
@@ -119,19 +126,19 @@ def test_a_walk_finds_every_secret_and_a_delete_leaves_none(serve: Serve, versio
         "team/kv/a": {"k": "v"}, "team/kv/a/b": {"k": "v"}, "team/kv/a/b/c/d": {"k": "v"},
         "team/kv/z": {"k": "v"},
     })  # fmt: skip
-    tree = client.walk("team/kv/")
+    tree = walked(client, "team/kv/")
     assert sorted(tree.names) == ["a", "a/b", "a/b/c/d", "z"]
     assert (tree.mount, tree.version, tree.folder) == ("team/kv/", version, "")
     assert tree.accessor == server.mounts["team/kv/"].accessor
     assert len(set(tree.names)) == len(tree.names)
     client.delete(tree)
     assert server.live() == []
-    assert client.walk("team/kv/").names == ()
+    assert walked(client, "team/kv/").names == ()
 
 
 def test_a_folder_is_walked_without_its_neighbours(serve: Serve) -> None:
     server, client = vault(serve)
-    tree = client.walk("trading/bybit/")
+    tree = walked(client, "trading/bybit/")
     assert sorted(tree.names) == ["bybit/held/101", "bybit/held/102", "bybit/main-desk"]
     client.delete(tree)
     assert [path for path in server.live() if "bybit" in path] == []
@@ -143,7 +150,7 @@ def test_odd_names_make_the_round_trip(serve: Serve, version: int) -> None:
     paths = [f"kv/{name}" for name in ODD_NAMES] + [f"kv/{name}/inner" for name in ODD_NAMES]
     secrets = {path: {"k": "v"} for path in paths}
     server, client = vault(serve, mounts={"kv/": version}, secrets=secrets)
-    tree = client.walk("kv/")
+    tree = walked(client, "kv/")
     assert sorted(f"kv/{name}" for name in tree.names) == sorted(paths)
     assert client.missing_rights(tree) == ()
     client.delete(tree)
@@ -153,7 +160,7 @@ def test_odd_names_make_the_round_trip(serve: Serve, version: int) -> None:
 def test_hundreds_of_secrets_are_deleted_side_by_side(serve: Serve) -> None:
     secrets = {f"kv/{n % 7}/{n}": {"k": "v"} for n in range(300)}
     server, client = vault(serve, mounts={"kv/": 2}, secrets=secrets)
-    client.delete(client.walk("kv/"))
+    client.delete(walked(client, "kv/"))
     assert server.live() == []
     assert THREADS == 8
 
@@ -162,7 +169,7 @@ def test_every_version_goes_with_the_metadata(serve: Serve) -> None:
     server, client = vault(serve)
     server.put("trading/kakunin", {"api_key": "newer"})
     assert len(server.mounts["trading/"].v2["kakunin"].versions) == 2
-    client.delete(client.walk("trading/"))
+    client.delete(walked(client, "trading/"))
     assert server.mounts["trading/"].v2 == {}
 
 
@@ -171,7 +178,6 @@ ERRORS = [
     ("token-revoked", RefusedError, "403: permission denied, invalid token"),
     ("forbidden-list", RefusedError, "may not list trading/: vault answered 403"),
     ("wrong-mount", RefusedError, "trading/: no such mount, or no right under it"),
-    ("half-erased", UnreachableError, "half erased or being erased"),
     ("redirect", RefusedError, "307: a redirect, which is not followed"),
     ("hang", UnreachableError, "did not answer in time"),
     ("drop", UnreachableError, "no connection to vault, or it was cut"),
@@ -187,6 +193,14 @@ def test_a_walk_that_cannot_see_says_why(
     server, client = vault(serve, trap)
     with pytest.raises(error, match=words):
         client.walk("trading/")
+    assert len(server.live()) == 8
+
+
+def test_a_mount_that_is_listed_and_has_no_route_is_half_erased(serve: Serve) -> None:
+    server, client = vault(serve, "half-erased")
+    accessor = server.mounts["trading/"].accessor
+    assert client.walk("trading/") == HalfErased("trading/", accessor)
+    assert client.walk("trading/bybit/") == HalfErased("trading/", accessor)
     assert len(server.live()) == 8
 
 
@@ -247,7 +261,7 @@ def test_a_listed_key_that_would_reach_another_path_is_refused(serve: Serve, key
 
 def test_a_walk_ends_in_folders_without_end(serve: Serve) -> None:
     body = described(keys=["deeper/", "leaf"])
-    tree = logged_in(serve(Says(200, body))).walk("trading/")
+    tree = walked(logged_in(serve(Says(200, body))), "trading/")
     assert [error.problem for error in tree.unseen] == [
         "trading/ is too large or too deep to be seen at once"
     ]
@@ -256,7 +270,7 @@ def test_a_walk_ends_in_folders_without_end(serve: Serve) -> None:
 
 def test_the_token_does_not_follow_a_redirect(serve: Serve) -> None:
     server, client = vault(serve)
-    tree = client.walk("trading/")
+    tree = walked(client, "trading/")
     server.traps.add("redirect")
     for call in (lambda: client.walk("trading/"), lambda: client.delete(tree), client.token_ttl_s):
         with pytest.raises(RefusedError, match="redirect"):
@@ -270,7 +284,7 @@ def test_a_folder_that_may_not_be_listed_does_not_hide_the_others(serve: Serve) 
     server, client = vault(serve)
     deny = '\npath "trading/metadata/bybit/held/*" { capabilities = ["deny"] }'
     server.tokens.policies["killswitch"] += deny
-    tree = client.walk("trading/")
+    tree = walked(client, "trading/")
     assert len(tree.names) == 6
     assert [error.problem for error in tree.unseen] == [
         "may not list trading/bybit/held/: vault answered 403: permission denied"
@@ -281,7 +295,7 @@ def test_a_secret_that_may_not_be_deleted_does_not_keep_the_others(serve: Serve)
     server, client = vault(serve)
     deny = '\npath "trading/metadata/bybit/main-desk" { capabilities = ["list"] }'
     server.tokens.policies["killswitch"] += deny
-    tree = client.walk("trading/")
+    tree = walked(client, "trading/")
     assert client.missing_rights(tree) == ("delete trading/metadata/bybit/main-desk",)
     with pytest.raises(RefusedError, match="1 of 8 secrets not deleted: vault answered 403"):
         client.delete(tree)
@@ -291,14 +305,14 @@ def test_a_secret_that_may_not_be_deleted_does_not_keep_the_others(serve: Serve)
 def test_a_cut_connection_ends_the_attempt_and_is_worth_another(serve: Serve) -> None:
     server, client = vault(serve, "lost-reply")
     with pytest.raises(UnreachableError, match="secrets not deleted: no connection"):
-        client.delete(client.walk("trading/"))
+        client.delete(walked(client, "trading/"))
     assert len(server.live()) < 8
 
 
 def test_a_client_that_may_only_read_sends_no_delete(serve: Serve) -> None:
     server = VaultServer(token=TOKEN)
     client = logged_in(serve(server), may_write=False)
-    tree = client.walk("trading/")
+    tree = walked(client, "trading/")
     assert client.missing_rights(tree) == ()
     assert client.token_ttl_s() > 86000
     with pytest.raises(RefusedError, match="may only read"):
@@ -308,7 +322,7 @@ def test_a_client_that_may_only_read_sends_no_delete(serve: Serve) -> None:
 
 def test_rights_are_asked_for_on_every_folder_and_secret(serve: Serve) -> None:
     server, client = vault(serve)
-    tree = client.walk("trading/bybit/")
+    tree = walked(client, "trading/bybit/")
     server.tokens.policies["killswitch"] = 'path "trading/metadata/*" { capabilities = ["read"] }'
     assert sorted(client.missing_rights(tree)) == [
         "delete trading/metadata/bybit/held/101",

@@ -1,5 +1,6 @@
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import pytest
 
@@ -10,34 +11,71 @@ from killswitch.model import Blind, Clear, Outcome, Plan, Step
 from killswitch.sandbox.vault import PUT_BACK_S, VaultServer
 from killswitch.sandbox.vault_store import Mount
 from killswitch.secret import Secret
-from killswitch.steps.vault import Tree, WipeSecrets
+from killswitch.steps.vault import WipeSecrets
+from killswitch.steps.vault_access import kept_token
+from killswitch.steps.vault_port import HalfErased, OwnToken, Role, Standing, Tree
 from killswitch.verdict import Intent
 
 TOKEN = "hvs.made-up-token-of-a-test"
+S = TypeVar("S")
 KV_2 = Clear("trading", "kv v2")
 
 
 class Store:
     """A Vault in memory: paths to secrets, or to the error that a walk meets."""
 
-    def __init__(self, **paths: Tree | VendorError) -> None:
+    asked: frozenset[str] = frozenset()
+    last_seen: tuple[Clear, ...] | None = None
+
+    def __init__(self, **paths: Tree | HalfErased | VendorError) -> None:
         self.paths = {f"{name}/": found for name, found in paths.items()}
         self.missing: tuple[str, ...] = ()
 
-    def walk(self, path: str) -> Tree:
+    def each(self, look: Callable[[S], Plan], items: Sequence[S]) -> list[Plan]:
+        return [look(item) for item in items]
+
+    def steady(self, *, clean: bool) -> bool:
+        return clean
+
+    def walk(self, path: str) -> Tree | HalfErased:
         found = self.paths[path]
         if isinstance(found, VendorError):
             raise found
         return found
 
-    def delete(self, tree: Tree) -> None:
+    def delete(self, tree: Tree) -> int:
         self.paths[tree.mount] = Tree(tree.mount, tree.accessor, tree.version, tree.folder, ())
+        return len(tree.names)
 
     def missing_rights(self, tree: Tree) -> tuple[str, ...]:
         return self.missing if tree.names else ()
 
-    def token_ttl_s(self) -> int:
-        return 600
+    def own_token(self) -> OwnToken:
+        return OwnToken("accessor-123456", "auth/token/create", 600, batch=False)
+
+    def look_at(self, mount: str) -> Standing:
+        return self.walk(mount)
+
+    def erase(self, mount: str, accessor: str) -> None:
+        raise NotImplementedError
+
+    def lacks(self, *_needed: tuple[str, str]) -> tuple[str, ...]:
+        return ()
+
+    def role(self, path: str) -> Role | None:
+        raise NotImplementedError
+
+    def delete_role(self, path: str) -> None:
+        raise NotImplementedError
+
+    def leases(self, prefix: str) -> int | None:
+        raise NotImplementedError
+
+    def revoke_prefix(self, prefix: str) -> None:
+        raise NotImplementedError
+
+    def revoke_own_token(self, seen: tuple[Clear, ...]) -> None:
+        raise NotImplementedError
 
 
 def tree(
@@ -49,7 +87,8 @@ def tree(
 def wiped(accessor: str = "kv_1", version: int = 2) -> Plan:
     empty = "empty: LIST answers 404"
     seen = Clear("trading", f"kv v{version}")
-    return Plan(clear=(seen, Clear(f"trading/ in {accessor}", empty, only_if_known=True)))
+    gone = Clear(f"trading/ in {accessor}", empty, only_if_known=True)
+    return Plan(clear=(seen, gone), notes=kept_token("main").notes)
 
 
 def wipe(store: Store) -> WipeSecrets:
@@ -61,14 +100,14 @@ def test_each_path_is_one_action_that_counts_its_secrets() -> None:
     step = wipe(Store(trading=tree("trading/", "a", "a/b"), bots=bots))
     plan = step.plan()
     found = [(action.verb, action.target, action.phase, action.amount) for action in plan.live]
-    assert found == [("delete", "trading/ in kv_1", 2, 2), ("delete", "bots/ in kv_2", 2, 1)]
-    assert (plan.blind, plan.notes) == ((), ())
+    assert found == [("delete", "trading/ in kv_1", 3, 2), ("delete", "bots/ in kv_2", 3, 1)]
+    assert (plan.blind, plan.notes) == ((), kept_token("main").notes)
     assert plan.clear == (KV_2, Clear("bots", "kv v2"))
     assert not any(action.reversible for action in plan.live)
 
 
 def test_it_is_a_step() -> None:
-    step: Step = wipe(Store())
+    step: Step = wipe(Store(trading=tree("trading/")))
     assert (step.name, step.system, step.evidence) == ("vault", "main", False)
 
 
@@ -120,7 +159,7 @@ def test_a_folder_that_cannot_be_seen_leaves_its_path_blind_and_the_rest_live() 
     assert [action.amount for action in plan.live] == [1]
     only_unseen = wipe(Store(trading=tree("trading/", unseen=unseen[:1]))).plan()
     blind = Blind("trading/ in kv_1", "may not list x/", lasting=True)
-    assert only_unseen == Plan(blind=(blind,), clear=(KV_2,))
+    assert (only_unseen.live, only_unseen.blind, only_unseen.clear) == ((), (blind,), (KV_2,))
 
 
 def test_performing_is_safe_to_repeat_and_the_receipt_counts() -> None:
@@ -260,12 +299,22 @@ def test_what_will_be_refused_again_is_blind_for_good(run: Run, trap: str) -> No
     assert len(server.live()) == 8
 
 
-@pytest.mark.parametrize("trap", ["sealed", "half-erased", "hang", "drop", "garbage", "down"])
+@pytest.mark.parametrize("trap", ["sealed", "hang", "drop", "garbage", "down"])
 def test_what_may_pass_is_blind_for_now_and_never_clear(run: Run, trap: str) -> None:
     server, step = run(trap)
     plan = step.plan()
     assert [(blind.target, blind.lasting) for blind in plan.blind] == [("trading", False)]
     assert (plan.live, plan.clear) == ((), ())
+    assert len(server.live()) == 8
+
+
+def test_what_a_half_erased_mount_held_is_live_and_says_the_way_out(run: Run) -> None:
+    server, step = run("half-erased")
+    [action] = step.plan().live
+    assert action.withheld.startswith("half erased: unreadable, but its data is still in storage")
+    assert "list trading/ in mounts" in action.withheld
+    with pytest.raises(UnreachableError, match="half erased"):
+        action.perform()
     assert len(server.live()) == 8
 
 

@@ -1,0 +1,193 @@
+"""KV secrets through hvac, versions 1 and 2: find and delete them, and ask for the rights."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+import msgspec
+
+from killswitch.clients import vault_http as wire
+from killswitch.clients.vault_line import Line, Reply
+from killswitch.clients.vault_pool import NotBegunError, each
+from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
+from killswitch.steps.vault_port import HalfErased, Tree
+
+if TYPE_CHECKING:
+    import hvac
+
+MAX_ENTRIES: Final = 100_000
+"""Folders and secrets that one walk takes in; what is beyond is left for the next walk."""
+MAX_DEPTH: Final = 32
+WIPE_S: Final = 8.0
+"""How long one call of `delete` begins new deletes; the next look tells what is left."""
+
+
+class Mount(msgspec.Struct):
+    """What sys/internal/ui/mounts says of the mount that a path is in."""
+
+    path: str
+    type: str
+    accessor: str
+    options: dict[str, str] | None = None
+
+
+class _Keys(msgspec.Struct):
+    keys: list[str]
+
+
+class _NoRouteError(UnreachableError):
+    """Nothing handles this path: its mount is gone, or only its entry is left."""
+
+
+class Secrets(Line):
+    """The secrets of one Vault."""
+
+    def walk(self, path: str) -> Tree | HalfErased:
+        """Find every secret below `path`, level by level, several folders at a time.
+
+        Empty only if the mount is there, and said so.
+        """
+        return self._see(self._mount(path), path)
+
+    def delete(self, tree: Tree) -> int:
+        """Delete secrets of `tree`, several at a time; v2 with all versions and metadata.
+
+        Returns how many were deleted in the time of one call. One refusal does not keep the
+        others; raises at the end, with how many were not deleted.
+        """
+        self._writing("deletes no secret")
+        results = each(partial(self._delete, tree.mount, tree.version), tree.names, seconds=WIPE_S)
+        errors = [result for result in results if isinstance(result, VendorError)]
+        failed = [error for error in errors if not isinstance(error, NotBegunError)]
+        if failed:
+            count = f"{len(errors)} of {len(results)} secrets not deleted"
+            # One that is worth trying again comes first: it keeps the engine going.
+            error = min(failed, key=lambda error: error.lasting)
+            raise type(error)(f"{count}: {error.problem}")
+        return len(results) - len(errors)
+
+    def missing_rights(self, tree: Tree) -> tuple[str, ...]:
+        """Ask for the rights on exactly the paths that a wipe of `tree` lists and deletes."""
+        prefix = f"{tree.mount}metadata/" if tree.version == 2 else tree.mount
+        needed = [("list", prefix + folder) for folder in _folders(tree)]
+        needed += [("delete", prefix + name) for name in tree.names]
+        return self.lacks(*needed)
+
+    def _mount(self, path: str) -> Mount:
+        """Return the KV mount that `path` is under."""
+        status, body = self._mount_question(path)
+        if status == 403:
+            raise self._refusal(f"{path}: no such mount, or no right under it")
+        return self._as_mount(path, status, body)
+
+    def _mount_question(self, path: str) -> tuple[int, bytes]:
+        url = f"/v1/sys/internal/ui/mounts/{quote(path)}"
+        return self._ask(lambda vault: vault.adapter.get(url))
+
+    def _as_mount(self, path: str, status: int, body: bytes) -> Mount:
+        if status != 200:
+            raise wire.not_ok(status, body)
+        mount = wire.parse(body, Reply[Mount]).data
+        if mount.type not in {"kv", "generic"}:
+            raise RefusedError(f"{path} is in a mount of type {wire.plain(mount.type)}, not kv")
+        inside = mount.path.endswith("/") and path.startswith(mount.path)
+        if not inside or version_of(mount) not in {1, 2}:
+            raise GarbledError(f"vault describes another mount than that of {path}")
+        return mount
+
+    def _see(self, mount: Mount, path: str) -> Tree | HalfErased:
+        try:
+            return self._walk(mount, path)
+        except _NoRouteError as error:
+            # Listed, and without a route: half erased. Asked once more, it may be gone by now.
+            if self._mount_question(path)[0] == 200:
+                return HalfErased(mount.path, wire.plain(mount.accessor))
+            raise UnreachableError(f"{path} changed during the look: {error}") from None
+
+    def _walk(self, mount: Mount, path: str) -> Tree:
+        version, folder = version_of(mount), path.removeprefix(mount.path)
+        found = list(self._list(mount.path, version, folder))
+        level, unseen = _only_folders(found), list[VendorError]()
+        for _ in range(MAX_DEPTH):
+            if not level or len(found) > MAX_ENTRIES:
+                break
+            listings = each(partial(self._list, mount.path, version), level)
+            unseen += [listing for listing in listings if isinstance(listing, VendorError)]
+            inner = [key for keys in listings if not isinstance(keys, VendorError) for key in keys]
+            level = _only_folders(inner)
+            found += inner
+        if level:
+            unseen.append(GarbledError(f"{path} is too large or too deep to be seen at once"))
+        names = tuple(name for name in found if not name.endswith("/"))
+        if found and not names and not unseen:
+            raise UnreachableError(f"folders of {path} were emptied during the look")
+        accessor = wire.plain(mount.accessor)
+        return Tree(mount.path, accessor, version, folder, names, tuple(unseen))
+
+    def _list(self, mount: str, version: int, folder: str) -> tuple[str, ...]:
+        """Return what `folder` holds, as paths inside the mount; folders end in "/"."""
+        status, body = self._ask(
+            lambda vault: (
+                vault.secrets.kv.v2 if version == 2 else vault.secrets.kv.v1
+            ).list_secrets(path=folder, mount_point=mount)
+        )
+        where = wire.plain(mount + folder)
+        if status == 404:
+            return _empty(body, where)
+        if status == 403:
+            raise self._refusal(f"may not list {where}: {wire.not_ok(status, body)}")
+        if status != 200:
+            raise wire.not_ok(status, body)
+        keys = wire.parse(body, Reply[_Keys]).data.keys
+        # "..", "." and "" would reach another path than the one that was listed.
+        if not keys or any({"", ".", ".."} & set(key.removesuffix("/").split("/")) for key in keys):
+            raise GarbledError(f"vault lists {where} with no key, or with one that cannot be")
+        return tuple(folder + key for key in keys)
+
+    def _delete(self, mount: str, version: int, name: str) -> None:
+        def ask(vault: "hvac.Client") -> object:
+            kv = vault.secrets.kv
+            if version == 2:
+                return kv.v2.delete_metadata_and_all_versions(path=name, mount_point=mount)
+            return kv.v1.delete_secret(path=name, mount_point=mount)
+
+        self._write(ask)
+
+
+def has_no_route(status: int, body: bytes) -> bool:
+    """Tell the 404 of a path that nothing handles from that of an empty folder."""
+    return status == 404 and bool(wire.parse(body, wire.Errors).errors)
+
+
+def version_of(mount: Mount) -> int:
+    """Return the KV version of a mount; 0 for one that cannot be."""
+    text = (mount.options or {}).get("version", "1")
+    return int(text) if text.isdecimal() else 0
+
+
+def _empty(body: bytes, where: str) -> tuple[str, ...]:
+    """Tell the 404 of an empty folder from all others: it alone says ``"errors": []``.
+
+    A KV version other than the mount's own is told in warnings.
+    """
+    if wire.parse(body, wire.Errors).errors == []:
+        return ()
+    error = wire.not_ok(404, body)
+    if has_no_route(404, body):
+        raise _NoRouteError(f"{where}: {error}")
+    raise GarbledError(f"{where} is not of the kv version that vault says: {error}")
+
+
+def _only_folders(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.endswith("/")]
+
+
+def _folders(tree: Tree) -> list[str]:
+    """Return every folder that a walk of `tree` lists."""
+    folders = {tree.folder: None}
+    for name in tree.names:
+        for end, char in enumerate(name):
+            if char == "/" and end >= len(tree.folder):
+                folders[name[: end + 1]] = None
+    return list(folders)
