@@ -84,7 +84,7 @@ class _Halt:
         telling = [task for task in wave if task.ledger.evidence]
         for task in wave:
             if task not in telling:
-                task.close()
+                task.close(self._now)
         brief = 4 * self._limits.intent_s
         if self._pressed < Pressed.TWICE:
             until = self._end - 2 * brief
@@ -92,7 +92,7 @@ class _Halt:
             # A first alert that was slow held nobody up; now it may take what time is left.
             yield from self._until(until, lambda: _at_rest(telling))
         for task in telling:
-            task.close()
+            task.close(self._now)
         until = min(self._now + brief, self._end - self._limits.intent_s)
         said = yield from self._finish(self._job.conclude, until=until)
         if not said or not _good(said):

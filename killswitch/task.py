@@ -112,9 +112,19 @@ class Task:
         pausing = self.state is State.WORKING and not self._waiting
         return self._stop_waiting(now) if pausing else []
 
-    def close(self) -> None:
-        """End for good; what is under way may still be booked."""
+    def close(self, now: float) -> None:
+        """End for good; what is under way may still be booked.
+
+        That an action was begun must be in the report: a later run may have to know it.
+        """
         self._flow.close()
+        waited_s = now - self._asked_at
+        for call_id in sorted(self._waiting):
+            if (action := self._calls[call_id]) is not None:
+                problem = f"no answer within {waited_s:.1f} s"
+                self.ledger.act_failed(
+                    action, problem, lasting=False, started=self._asked_at, ended=now
+                )
         self._waiting.clear()
         self.state = State.ENDED
         self.wake = math.inf

@@ -33,7 +33,7 @@ class Unfinished:
         self._calls: dict[str, Call] = {}
         self._lock = threading.Lock()
 
-    def run(self, name: str, told: str, work: Callable[[], None]) -> None:
+    def run(self, name: str, told: str, work: Callable[[], object]) -> None:
         """Do `work`, or wait for the one of the same name that is under way, and share its end."""
         with self._lock:
             call = self._calls.get(name)

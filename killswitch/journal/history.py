@@ -111,9 +111,9 @@ class History:
     def tried(self) -> Mapping[tuple[str, str], frozenset[str]]:
         """Return, per (step, system), what a halt that is not resolved told to end.
 
-        Whatever was answered, or nothing: but not what was seen to live on.
+        Whatever was answered, or nothing.
         """
-        return self._targets(lambda target: bool(target.attempts) and not target.live, COMPLETED)
+        return self._targets(lambda target: bool(target.attempts), COMPLETED)
 
     def last_drill(self) -> PastDrill | None:
         """Return the newest completed drill, or None."""
