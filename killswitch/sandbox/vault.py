@@ -165,8 +165,6 @@ class VaultServer(VendorServer):
         listing = request.method == "LIST" or request.args.get("list") == "true"
         method = "LIST" if listing else request.method
         path = re.sub("/+", "/", request.path.removeprefix("/v1/"))
-        if {".", ".."} & set(path.split("/")):
-            return 400, {"errors": ["relative paths not supported"]}
         sealed = self.sys.sealed or "sealed" in self.traps
         if path in {"sys/health", "sys/seal-status"}:
             return self.sys.state(path, sealed=sealed, standby="standby" in self.traps)
@@ -174,15 +172,17 @@ class VaultServer(VendorServer):
             return 503, {"errors": ["Vault is sealed"]}
         if self._too_many(path):
             return 429, {"errors": [f'request path "{path}": rate limit quota exceeded']}
+        if refusal := _malformed(method, path):
+            return 400, {"errors": [refusal]}
         token = self._token(request.headers.get("X-Vault-Token", ""))
-        if path.startswith("sys/internal/ui/mounts/"):
-            return self.sys.preflight(token, path.removeprefix("sys/internal/ui/mounts/"))
         if self.auth.is_login(method, path):
             return self.auth.log_in(path, self._body(request), self.clock())
         if token is None:
             bad = "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"
             known = "X-Vault-Token" in request.headers
             return 403, {"errors": [bad if known else "permission denied"]}
+        if path.startswith("sys/internal/ui/mounts/"):
+            return self.sys.preflight(token, path.removeprefix("sys/internal/ui/mounts/"))
         path = f"{path.rstrip('/')}/" if listing else path
         if not self._may(token, method, path):
             return DENIED
@@ -276,3 +276,10 @@ class VaultServer(VendorServer):
         elif now >= self._put_back_at:
             self._put_back_at = float("inf")
             self.put(lost[0], self._world[lost[0]])
+
+
+def _malformed(method: str, path: str) -> str:
+    if {".", ".."} & set(path.split("/")):
+        return "relative paths not supported"
+    folder = method in {"POST", "PUT"} and path.endswith("/")
+    return "cannot write to a path ending in '/'" if folder else ""

@@ -72,14 +72,14 @@ class System:
             return 429, {**body, "standby": True}
         return (503 if sealed else 200), body
 
-    def preflight(self, token: Token | None, path: str) -> Answer:
+    def preflight(self, token: Token, path: str) -> Answer:
         """Answer sys/internal/ui/mounts/: what a mount is, to who has any right inside it."""
-        if token is not None and path.startswith("auth/"):
+        if path.startswith("auth/"):
             found = self._auth_about(token, f"{path.rstrip('/')}/")
             if found is not None:
                 return 200, envelope(found, mount_type="")
         mount = self.mount_of(f"{path.rstrip('/')}/")
-        if token is None or mount is None or not self.tokens.sees(token, mount.where):
+        if mount is None or not self.tokens.sees(token, mount.where):
             text = (
                 "preflight capability check returned 403, please ensure client's policies grant "
                 f'access to path "{path.rstrip("/")}/"'

@@ -464,13 +464,13 @@ def test_a_drill_rehearses_every_part_and_writes_nothing(desk: Open) -> None:
 
 
 def test_a_rate_limit_is_waited_out_and_the_wipe_goes_on(desk: Open) -> None:
-    secrets = {f"trading/{number}": {"k": "v"} for number in range(120)}
+    secrets = {f"trading/{number}": {"k": "v"} for number in range(60)}
     vault = desk(secrets=secrets)
     root = VaultClient(address=vault.server.url)
     root.login(token=Secret(vault.server.root_token), may_write=True)
     root._write(
         lambda client: client.adapter.post(
-            "/v1/sys/quotas/rate-limit/q", json={"rate": 60, "path": "trading/"}
+            "/v1/sys/quotas/rate-limit/q", json={"rate": 20, "path": "trading/"}
         )
     )
     result = carried_out(vault.step(paths=("trading/",)), limits=replace(LIMITS, patience_s=5))

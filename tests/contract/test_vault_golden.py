@@ -1,12 +1,12 @@
-"""The recorded answers of a real Vault 1.21.0, replayed: they hold the sandbox to the real thing.
+"""The recorded answers of a real Vault 1.21.0, replayed on the sandbox and on a real one.
 
-`replay` takes any base URL and root token, so that a real, fresh server can be held to the same
-record. Its last calls seal the server.
+The last calls seal the server, so each replay has a fresh one.
 """
 
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import requests
 
 from killswitch.sandbox.vault import VaultServer
 from killswitch.sandbox.vault_sys import UPGRADE_S
+from tests.servers.vault_server import DevVault
 
 RECORD = Path(__file__).with_name("vault_golden.json")
 VOLATILE = {
@@ -31,6 +32,7 @@ VOLATILE = {
     "id",
     "cluster_id",
     "cluster_name",
+    "build_date",  # of the program, not of its version
 }
 TTL_SLACK_S = 5
 
@@ -125,24 +127,39 @@ def _ttl(body: object) -> int:
     return int(data.get("ttl", 0)) if isinstance(data, dict) else 0
 
 
-@pytest.fixture
-def server() -> Iterator[VaultServer]:
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A Vault on which nothing was done yet."""
+
+    address: str
+    root_token: str
+    settle_s: float
+
+
+@pytest.fixture(params=["sandbox", pytest.param("real", marks=pytest.mark.real)])
+def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fresh]:
+    if request.param == "real":
+        with DevVault(tmp_path / "vault") as vault:
+            yield Fresh(vault.address, vault.root_token, 1.0)
+        return
     server = VaultServer(mounts={})
     server.start()
-    yield server
+    yield Fresh(server.url, server.root_token, UPGRADE_S + 0.1)
     server.stop()
 
 
-def test_all_59_recorded_answers_of_a_real_vault_are_given_again(server: VaultServer) -> None:
-    results = list(replay(server.url, server.root_token, settle_s=UPGRADE_S + 0.1))
+def test_all_59_recorded_answers_of_a_real_vault_are_given_again(fresh: Fresh) -> None:
+    results = list(replay(fresh.address, fresh.root_token, settle_s=fresh.settle_s))
     assert [difference for _, difference in results if difference] == []
     assert len(results) == 59
 
 
-def test_the_comparison_sees_a_status_and_a_body_that_differ(server: VaultServer) -> None:
-    server.traps.add("wipe-lies")
+def test_the_comparison_sees_a_status_and_a_body_that_differ() -> None:
+    server = VaultServer(mounts={}, traps=["wipe-lies"])
+    server.start()
     results = replay(server.url, server.root_token, settle_s=UPGRADE_S + 0.1)
     differing = {call.label for call, difference in results if difference}
+    server.stop()
     assert {"read gone", "list emptied folder", "limited list root (needs metadata/)"} <= differing
     assert "write kv2" not in differing
 
