@@ -200,7 +200,7 @@ def test_with_every_file_applied_it_still_may_not(
 )
 def test_nor_anything_beyond_the_trader(bench: Bench, method: str, path: str) -> None:
     token = bench.token(bench.texts(*FILES))
-    body = {} if method in {"POST", "PUT"} else None
+    body: object = {} if method in {"POST", "PUT"} else None
     answer = bench.vault.send(method, path.format(mount=bench.mount), body, token=token)
     assert answer[0] == 403, answer
 

@@ -1,22 +1,31 @@
 """One workload of each kind, made on a real API server."""
 
-from typing import Final
+from typing import Any, Final
 
 from tests.servers.control_plane import ControlPlane
 
-_LABELS: Final = {"app": "trader"}
 _APPS: Final = "/apis/apps/v1/namespaces/{namespace}"
 _BATCH: Final = "/apis/batch/v1/namespaces/{namespace}"
 _POD: Final = {"containers": [{"name": "bot", "image": "trader"}]}
-_TEMPLATE: Final = {"metadata": {"labels": _LABELS}, "spec": _POD}
-_ONCE: Final = {"metadata": {"labels": _LABELS}, "spec": {**_POD, "restartPolicy": "Never"}}
-_SELECTED: Final = {"selector": {"matchLabels": _LABELS}, "template": _TEMPLATE}
+_ONCE: Final = {"spec": {**_POD, "restartPolicy": "Never"}}
 
-OF_EACH_KIND: Final = {
-    f"{_APPS}/deployments": {"replicas": 2, **_SELECTED},
-    f"{_APPS}/replicasets": {"replicas": 1, **_SELECTED},
-    f"{_APPS}/statefulsets": {"replicas": 1, "serviceName": "trader", **_SELECTED},
-    f"{_APPS}/daemonsets": _SELECTED,
+
+def _selected(kind: str, *, by_expression: bool = True) -> dict[str, Any]:
+    """Return selector and template; labels of its own, or a Deployment adopts a ReplicaSet."""
+    labels = {"app": kind}
+    selector = {"matchLabels": labels} if by_expression else labels
+    return {"selector": selector, "template": {"metadata": {"labels": labels}, "spec": _POD}}
+
+
+OF_EACH_KIND: Final[dict[str, dict[str, Any]]] = {
+    f"{_APPS}/deployments": {"replicas": 2, **_selected("deployments")},
+    f"{_APPS}/replicasets": {"replicas": 1, **_selected("replicasets")},
+    f"{_APPS}/statefulsets": {
+        "replicas": 1,
+        "serviceName": "trader",
+        **_selected("statefulsets"),
+    },
+    f"{_APPS}/daemonsets": _selected("daemonsets"),
     f"{_BATCH}/jobs": {"template": _ONCE},
     f"{_BATCH}/cronjobs": {
         "schedule": "0 0 1 1 *",
@@ -24,8 +33,7 @@ OF_EACH_KIND: Final = {
     },
     "/api/v1/namespaces/{namespace}/replicationcontrollers": {
         "replicas": 1,
-        "selector": _LABELS,
-        "template": _TEMPLATE,
+        **_selected("replicationcontrollers", by_expression=False),
     },
     "/api/v1/namespaces/{namespace}/pods": _POD,
     "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers": {
@@ -40,7 +48,7 @@ def make_all(cluster: ControlPlane, namespace: str) -> None:
     status, answer = cluster.send("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     assert status in {201, 409}, answer
     for path, spec in OF_EACH_KIND.items():
-        body = {"metadata": {"name": path.rpartition("/")[2], "labels": _LABELS}, "spec": spec}
+        body = {"metadata": {"name": path.rpartition("/")[2]}, "spec": spec}
         status, answer = cluster.send("POST", path.format(namespace=namespace), body)
         assert status == 201, answer
 
