@@ -46,6 +46,11 @@ class Changes:
             answer = self._patch(LOCK_PATH, {"namespace": namespace}, {"spec": _NO_POD})
             done = "quota mended"
         meta = parse(expect_ok(answer), Named).metadata
+        if self._dry:
+            # A halt reads back what it created: a right that only then is missed.
+            seen = self._client.call("GET", LOCK_PATH, {"namespace": namespace})
+            if seen.code != 404:
+                expect_ok(seen)
         return Receipt(f"{self._claim}{done}: no pod can start", _evidence(meta))
 
     def create_lock(self, namespace: str) -> Answer:

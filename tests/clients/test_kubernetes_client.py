@@ -215,6 +215,16 @@ def test_without_the_right_to_read_a_quota_a_dry_run_tells_whether_it_is_missing
         client.lock_state("trading")
 
 
+def test_a_rehearsal_names_the_right_to_read_back_the_quota_that_a_halt_creates(
+    server: KubernetesServer, connect: Connect
+) -> None:
+    server.denied.add("get resourcequotas")
+    rehearsal = connect(server.kubeconfig(), may_write=False).rehearsal
+    with pytest.raises(RefusedError, match="cannot get resource"):
+        rehearsal.lock("trading")
+    assert server.writes == []
+
+
 def test_a_rehearsal_changes_nothing_even_for_a_client_that_may_only_read(
     server: KubernetesServer, connect: Connect
 ) -> None:
