@@ -1,6 +1,7 @@
 """What can be said of deploy/ without a server: who is meant, and what is never given."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ def test_no_vault_policy_reads_a_secret() -> None:
         for place, capabilities in blocks:
             given = set(re.findall(r'"(\w+)"', capabilities))
             assert place.startswith(("auth/", "sys/")) or given <= {"list", "delete"}
+
+
+def test_the_chart_is_of_this_version() -> None:
+    chart = msgspec.yaml.decode((DEPLOY / "helm/killswitch/Chart.yaml").read_text())
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    assert chart["version"] == chart["appVersion"] == project["version"]
 
 
 @pytest.mark.parametrize("folder", ["kubernetes", "vault"])

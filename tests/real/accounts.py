@@ -23,16 +23,7 @@ from tests.real.manifests import Object, apply, documents
 from tests.servers.control_plane import ControlPlane
 from tests.servers.https import Http
 
-LIMITS: Final = Limits(
-    deadline_s=20,
-    wrap_up_s=1,
-    look_s=5,
-    act_s=5,
-    phase_s=0.5,
-    patience_s=1,
-    stay_down_s=0.4,
-    first_pause_s=0.05,
-)
+LIMITS: Final = Limits(deadline_s=40, wrap_up_s=1, stay_down_s=0.4)
 _TOKEN: Final = "/api/v1/namespaces/killswitch/serviceaccounts/killswitch/token"
 _MESSAGE: Final = Message(title="test", lines=("a line",))
 

@@ -13,7 +13,7 @@ import pytest
 
 from killswitch.model import Outcome
 from killswitch.verdict import Intent
-from tests.real.accounts import Account, grant, section, told, until
+from tests.real.accounts import Account, grant, may, section, told, until
 from tests.real.manifests import ACCOUNT, KUBERNETES, Object, apply, documents, remove
 from tests.real.workloads import loosen_lock, make_all, pods
 from tests.servers.control_plane import ControlPlane
@@ -172,3 +172,19 @@ def test_the_cluster_is_told_by_one_uid_and_nothing_else_is(account: Account) ->
     assert account.send("GET", "/api/v1/namespaces/kube-system")[1]["metadata"]["uid"]
     for path in ("", "/default", "/kube-system/pods", "/kube-system/secrets"):
         assert account.send("GET", f"/api/v1/namespaces{path}")[0] == 403
+
+
+def test_a_pinned_cluster_needs_its_one_right(
+    account: Account, trader: str, tmp_path: Path
+) -> None:
+    (role, _) = right = documents("cluster-uid.yaml")
+    kube_system = account.cluster.send("GET", "/api/v1/namespaces/kube-system")[1]["metadata"]
+    pinned = f'{section(trader)}\ncluster_uid = "{kube_system["uid"]}"'
+    remove(account.cluster, right)
+    until(lambda: not may(account, "kube-system", role["rules"][0], "get", "namespaces"))
+    drill = account.carry_out(tmp_path, pinned, Intent.REHEARSE)
+    assert drill.outcome is not Outcome.REHEARSED
+    assert 'cannot get resource "namespaces"' in told(drill)
+    grant(account, right, "kube-system")
+    drill = account.carry_out(tmp_path, pinned, Intent.REHEARSE)
+    assert drill.outcome is Outcome.REHEARSED, told(drill)

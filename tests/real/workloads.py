@@ -6,7 +6,9 @@ from tests.servers.control_plane import ControlPlane
 
 _APPS: Final = "/apis/apps/v1/namespaces/{namespace}"
 _BATCH: Final = "/apis/batch/v1/namespaces/{namespace}"
-_POD: Final = {"containers": [{"name": "bot", "image": "trader"}]}
+# Should another test have a node join: there is no such image, and none is to be looked for.
+_BOT: Final = {"name": "bot", "image": "trader", "imagePullPolicy": "Never"}
+_POD: Final = {"containers": [_BOT]}
 _ONCE: Final = {"spec": {**_POD, "restartPolicy": "Never"}}
 
 
