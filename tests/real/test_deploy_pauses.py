@@ -39,6 +39,29 @@ PAUSES: dict[str, Object] = {
 @pytest.fixture
 def kept(account: Account, namespace: str) -> str:
     """Return a namespace whose Deployment is kept by all four, and the rights to pause them."""
+    make_kept(account, namespace)
+    return namespace
+
+
+@pytest.fixture(scope="module")
+def shared(account: Account) -> str:
+    """Return such a namespace for tests that only ask, or pause."""
+    make_kept(account, "kept-trader")
+    return "kept-trader"
+
+
+@pytest.fixture(scope="module")
+def only_halt(account: Account, shared: str) -> Iterator[None]:
+    """Put the policy in force."""
+    apply(account.cluster, documents(ONLY_HALT))
+    for path in PAUSES:
+        wrong = {"spec": {"anything": "else"}}
+        until(partial(refuses, account, path.format(ns=shared), wrong))
+    yield
+    remove(account.cluster, documents(ONLY_HALT))
+
+
+def make_kept(account: Account, namespace: str) -> None:
     cluster = account.cluster
     define(cluster, RECONCILERS)
     make_all(cluster, namespace)
@@ -66,18 +89,6 @@ def kept(account: Account, namespace: str) -> str:
     assert cluster.send("PATCH", deployment, {"metadata": marks})[0] == 200
     for name in ("trader.yaml", *FILES):
         grant(account, documents(name), namespace)
-    return namespace
-
-
-@pytest.fixture
-def only_halt(account: Account, kept: str) -> Iterator[str]:
-    """Return the same under the policy, once it is in force."""
-    apply(account.cluster, documents(ONLY_HALT))
-    for path in PAUSES:
-        wrong = {"spec": {"anything": "else"}}
-        until(partial(refuses, account, path.format(ns=kept), wrong))
-    yield kept
-    remove(account.cluster, documents(ONLY_HALT))
 
 
 def refuses(account: Account, path: str, body: Object) -> bool:
@@ -92,26 +103,28 @@ def section(namespace: str) -> str:
     return f'[[kubernetes]]\nnamespaces = ["{namespace}"]\npause = ["argocd", "flux", "keda"]'
 
 
+@pytest.mark.usefixtures("only_halt")
 def test_with_exactly_these_rights_all_four_are_paused(
-    account: Account, only_halt: str, tmp_path: Path
+    account: Account, kept: str, tmp_path: Path
 ) -> None:
-    drill = account.carry_out(tmp_path, section(only_halt), Intent.REHEARSE)
+    drill = account.carry_out(tmp_path, section(kept), Intent.REHEARSE)
     assert drill.outcome is Outcome.REHEARSED, told(drill)
-    halt = account.carry_out(tmp_path, section(only_halt), Intent.PERFORM)
+    halt = account.carry_out(tmp_path, section(kept), Intent.PERFORM)
     assert halt.outcome is Outcome.VERIFIED, told(halt)
     for path, expected in PAUSES.items():
-        found = account.cluster.send("GET", path.format(ns=only_halt))[1]
+        found = account.cluster.send("GET", path.format(ns=kept))[1]
         for part, wanted in expected.items():
             for key, value in wanted.items():
                 held = found[part][key]
                 assert value.items() <= held.items() if isinstance(value, dict) else held == value
 
 
+@pytest.mark.usefixtures("only_halt")
 @pytest.mark.parametrize("path", PAUSES, ids=lambda path: path.split("/")[-2])
 def test_a_pause_is_let_through_and_nothing_beside_it(
-    account: Account, only_halt: str, path: str
+    account: Account, shared: str, path: str
 ) -> None:
-    place, pause = path.format(ns=only_halt), PAUSES[path]
+    place, pause = path.format(ns=shared), PAUSES[path]
     assert patch(account, place, pause)[0] == 200
     more: list[Object] = [
         {**pause, "operation": {"sync": {"revision": "evil"}}},
@@ -132,6 +145,7 @@ def marks_of(pause: Object) -> Object:
     return marks
 
 
+@pytest.mark.usefixtures("only_halt")
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -141,11 +155,9 @@ def marks_of(pause: Object) -> Object:
         (HELM, {"spec": {"suspend": None}}),
     ],
 )
-def test_nothing_is_let_loose_again(
-    account: Account, only_halt: str, path: str, body: Object
-) -> None:
-    assert account.send("PATCH", path.format(ns=only_halt), PAUSES[path])[0] == 200
-    assert patch(account, path.format(ns=only_halt), body)[0] == 422
+def test_nothing_is_let_loose_again(account: Account, shared: str, path: str, body: Object) -> None:
+    assert account.send("PATCH", path.format(ns=shared), PAUSES[path])[0] == 200
+    assert patch(account, path.format(ns=shared), body)[0] == 422
 
 
 @pytest.mark.parametrize("name", FILES)
