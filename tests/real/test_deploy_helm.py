@@ -145,3 +145,26 @@ def test_the_server_takes_what_the_chart_renders(
     objects = render(tmp_path, EVERYTHING)
     apply(control_plane, objects)
     remove(control_plane, [one for one in objects if one["kind"] != "ServiceAccount"])
+
+
+def test_helm_installs_it_as_the_readme_says_and_takes_it_away(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    release = ("killswitch", "--namespace", f"{namespace}-account")
+    server = ("--kubeconfig", control_plane.admin_kubeconfig)
+    done = helm(
+        "install",
+        *release,
+        "--create-namespace",
+        CHART,
+        "--set",
+        f"traderNamespaces={{{namespace}}}",
+        *server,
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles"
+    assert len(control_plane.send("GET", roles)[1]["items"]) == 1
+    done = helm("uninstall", *release, *server, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert control_plane.send("GET", roles)[1]["items"] == []
