@@ -26,7 +26,7 @@ class Watcher:
         self._cgroup, self._logs, self._out, self._pause = cgroup, logs, out, pause
         self._poll = select.poll()
         self._followed: dict[int, tuple[str, int]] = {}
-        self._seen: set[tuple[str, int]] = set()
+        self._known: set[str] = set()
         self._names: dict[str, tuple[str, str]] = {}
 
     def run(self) -> None:
@@ -36,43 +36,40 @@ class Watcher:
                 uid, pid = self._followed.pop(descriptor)
                 self._poll.unregister(descriptor)
                 os.close(descriptor)
-                self._seen.discard((uid, pid))
                 self._tell(uid, pid, "exited")
-            for uid, pid in self._first_processes():
-                if (uid, pid) not in self._seen:
-                    self._meet(uid, pid)
+            for uid, container in self._containers():
+                if container not in self._known:
+                    self._meet(uid, container)
 
-    def _first_processes(self) -> list[tuple[str, int]]:
+    def _containers(self) -> list[tuple[str, str]]:
         found = []
-        for folder, inner, files in os.walk(self._cgroup):
-            pod = _POD.search(str(Path(folder).parent))
-            if pod and "cgroup.procs" in files:
-                inner.clear()
-                try:
-                    lines = Path(folder, "cgroup.procs").read_text().split()
-                except OSError:
-                    continue
-                found += [(pod[1], int(line)) for line in lines]
+        for part in ("kubepods", "kubepods/burstable", "kubepods/besteffort"):
+            for pod in _folders(f"{self._cgroup}/{part}"):
+                named = _POD.search(pod)
+                if named:
+                    found += [(named[1], container) for container in _folders(pod)]
         return found
 
-    def _meet(self, uid: str, pid: int) -> None:
+    def _meet(self, uid: str, container: str) -> None:
         try:
-            descriptor = os.pidfd_open(pid)
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            status = Path(f"/proc/{pid}/status").read_text()
+            pids = [int(line) for line in Path(container, "cgroup.procs").read_text().split()]
+            first = next((pid for pid in pids if _is_first(pid)), None)
+            if first is None:
+                return
+            descriptor = os.pidfd_open(first)
+            command = Path(f"/proc/{first}/cmdline").read_bytes()
         except OSError:
             return
-        inner = re.search(r"^NSpid:.*\s(\d+)$", status, re.MULTILINE)
-        if command.split(b"\0")[:2] in ([b"runc", b"init"], [b""]) or not inner:
+        if command.split(b"\0")[:2] in ([b"runc", b"init"], [b""]):
             os.close(descriptor)  # not the container's own program yet
             return
-        self._seen.add((uid, pid))
-        if inner[1] != "1" or self._pause in command:
+        self._known.add(container)
+        if self._pause in command:
             os.close(descriptor)
             return
-        self._followed[descriptor] = (uid, pid)
+        self._followed[descriptor] = (uid, first)
         self._poll.register(descriptor, select.POLLIN)
-        self._tell(uid, pid, "started")
+        self._tell(uid, first, "started")
 
     def _tell(self, uid: str, pid: int, event: str) -> None:
         namespace, pod = self._name(uid)
@@ -84,6 +81,19 @@ class Watcher:
             namespace, pod, found = (*folder.name.split("_"), "", "")[:3]
             self._names[found] = (namespace, pod)
         return self._names.get(uid, ("", ""))
+
+
+def _folders(path: str) -> list[str]:
+    try:
+        return [entry.path for entry in os.scandir(path) if entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _is_first(pid: int) -> bool:
+    """Whether this is process 1 of its own container."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return re.search(r"^NSpid:.*\s1$", status, re.MULTILINE) is not None
 
 
 def main() -> None:
