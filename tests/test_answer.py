@@ -201,7 +201,7 @@ def test_what_is_live_is_told_first_with_what_to_do_by_hand() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["kubernetes", "bybit", "kakunin", "vault"])
+@pytest.mark.parametrize("name", ["kubernetes", "synced-secrets", "bybit", "kakunin", "vault"])
 def test_every_system_can_be_ended_by_hand(name: str) -> None:
     bad = step(target("x", F), name=name)
     assert [line.label for line in answer_lines(report([bad]))] == ["failed", "by hand"]

@@ -470,3 +470,23 @@ def test_comments_spaces_and_quotes_do_not_hide_a_line() -> None:
     assert line_of(text, ("halt",)) == 2
     assert line_of(text, ("halt", "deadline_s")) == 3
     assert line_of(text, ("halt", "a", "b")) == 4
+
+
+SYNCED = """\
+[[synced_secrets]]
+name = "k3s-fra"
+kubeconfig = "kube.yaml"
+context = "halt"
+namespaces = ["trading"]
+secrets = ["trading/freqtrade-bybit"]
+"""
+
+
+def test_a_kind_is_its_table_with_dashes(tmp_path: Path) -> None:
+    system = only(load(tmp_path, SYNCED), "synced-secrets")
+    assert (system.name, system.problem) == ("k3s-fra", "")
+    assert isinstance(system.section, SYSTEMS["synced_secrets"])
+    with pytest.raises(ConfigError, match=r"two \[\[synced_secrets\]\] sections are named"):
+        load(tmp_path, SYNCED + SYNCED)
+    with pytest.raises(ConfigError, match=r"\[synced_secrets\] must be \[\[synced_secrets\]\]"):
+        load(tmp_path, SYNCED.replace("[[synced_secrets]]", "[synced_secrets]"))

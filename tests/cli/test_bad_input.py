@@ -133,7 +133,7 @@ def test_a_broken_section_costs_its_own_step_and_the_others_run(
         world.config_file.write_text(text.replace(old, new, 1))
         ran = killswitch(["--revoke", "--yes", "--config", world.config_file], tmp_path)
         assert ran.code == 11, ran.err + ran.out
-        assert ran.out.startswith("NOT HALTED  1 of 4 steps failed")
+        assert ran.out.startswith("NOT HALTED  1 of 5 steps failed")
         assert "hvs.written-into-the-file" not in ran.out + ran.err
         assert set(world.live()) == {"vault"}
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.worlds import KILLSWITCH, home, killswitch, running_world
 
-SYSTEMS = ["kubernetes", "bybit", "kakunin", "vault"]
+SYSTEMS = ["kubernetes", "synced_secrets", "bybit", "kakunin", "vault"]
 
 
 def only(text: str, *kinds: str) -> str:
@@ -28,7 +28,7 @@ def test_one_system_alone_is_halted_and_drilled(tmp_path: Path, kind: str) -> No
         assert (drill.code, drill.out.split()[:2]) == (0, ["DRILL", "PASSED"]), drill.err
         halt = killswitch(["--revoke", *config], tmp_path)
         assert (halt.code, halt.out.split()[0]) == (0, "HALTED"), halt.err + halt.out
-        assert kind not in world.live()
+        assert kind.replace("_", "-") not in world.live()
         again = killswitch(["drill", *config], tmp_path)
         assert again.code == 8
         # The halt used Bybit's own key up: without it nobody can say that nothing is live.
@@ -57,7 +57,7 @@ def test_an_impossible_path_costs_its_own_system(tmp_path: Path, path: str) -> N
         world.config_file.write_text(text)
         ran = killswitch(["--revoke", "--yes", "--config", world.config_file], tmp_path)
         assert ran.code == 11, ran.err
-        assert set(world.live()) == {"kubernetes"}
+        assert set(world.live()) == {"kubernetes", "synced-secrets"}
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

@@ -13,7 +13,7 @@ def go(kind):
         load(kind)
     except BaseException as error:
         errors.append((kind, repr(error)))
-kinds = ["kubernetes", "bybit", "kakunin", "vault", "telegram"] * 3
+kinds = ["kubernetes", "synced-secrets", "bybit", "kakunin", "vault", "telegram"] * 3
 threads = [threading.Thread(target=go, args=(kind,)) for kind in kinds]
 for thread in threads:
     thread.start()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from killswitch.sandbox.external_secrets import PUSH_EVERY_S
 from killswitch.sandbox.external_secrets_server import SyncedKubernetesServer, SyncedVaultServer
 
 ESO = "/apis/external-secrets.io"
@@ -179,9 +180,9 @@ def test_a_quota_keeps_out_what_the_operator_would_make_again(desk: Desk) -> Non
 
 def test_a_pushsecret_writes_its_key_back_into_a_wiped_vault(desk: Desk) -> None:
     desk.vault.mounts["trading/"].v2.clear()
-    desk.later(5)
+    desk.later(PUSH_EVERY_S - 1)
     assert desk.vault.live() == []
-    desk.later(6)
+    desk.later(2)
     assert desk.vault.live() == ["trading/hedger"]
 
 
@@ -193,7 +194,7 @@ def test_a_deleted_pushsecret_pushes_no_more_also_while_its_finalizer_hangs(desk
         ["pushsecret.externalsecrets.io/finalizer"],
     )
     desk.vault.mounts["trading/"].v2.clear()
-    desk.later(60)
+    desk.later(2 * PUSH_EVERY_S)
     assert desk.names(PUSHES) == {"hedger-bybit"}
     assert desk.vault.live() == []
     assert "PushSecret trading/hedger-bybit" not in desk.cluster.live_secrets()
