@@ -2,6 +2,7 @@
 
 import io
 import socket
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -88,11 +89,25 @@ def new_session(ca_file: str | None, *, keep_alive: bool = False) -> "requests.S
 
     session = requests.Session()
     session.trust_env = False
-    session.verify = ca_file or True
+    session.verify = _checked(ca_file) or True
     session.hooks["response"] = [_bounded]
     for scheme in ("https://", "http://"):
         session.mount(scheme, Adapter(pool_maxsize=_POOL, max_retries=0))
     return session
+
+
+def _checked(ca_file: str | None) -> str | None:
+    """Return the file, if certificates can be read from it."""
+    if ca_file is None:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        why = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else ""
+        raise RefusedError(
+            f"the ca_file holds no certificate that can be read{': ' if why else ''}{why}"
+        ) from None
+    return ca_file
 
 
 def _bounded(response: "requests.Response", **_: Any) -> None:
@@ -113,8 +128,10 @@ def send(vault: "hvac.Client", ask: Ask) -> tuple[int, bytes]:
         response = cast("requests.Response", ask(vault))  # what hvac's RawAdapter returns
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
         raise UnreachableError("vault did not answer in time") from None
-    except requests.exceptions.SSLError:
-        raise UnreachableError("the TLS certificate of vault is not accepted") from None
+    except requests.exceptions.SSLError as error:
+        raise UnreachableError(
+            f"the TLS certificate of vault is not accepted{_why(error)}"
+        ) from None
     except requests.ConnectionError:
         raise UnreachableError("no connection to vault, or it was cut") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
@@ -122,6 +139,15 @@ def send(vault: "hvac.Client", ask: Ask) -> tuple[int, bytes]:
     except OSError as error:
         raise UnreachableError(f"no connection to vault ({type(error).__name__})") from None
     return response.status_code, response.content
+
+
+def _why(error: Exception) -> str:
+    """Return what OpenSSL holds against a certificate, which is all that is repeated of it."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    inner = reason.args[0] if reason is not None and reason.args else None
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return f": {plain(inner.verify_message).rstrip('.')}"
+    return ""
 
 
 def not_ok(status: int, body: bytes) -> VendorError:
@@ -135,7 +161,8 @@ def not_ok(status: int, body: bytes) -> VendorError:
     text = plain(text) or _WORDS.get(status, "")
     problem = f"vault answered {status}" + (f": {text}" if text else "")
     if 300 <= status < 400:
-        return RefusedError(f"{problem}: a redirect, which is not followed")
+        hint = "a redirect, which is not followed: give the address of the active node"
+        return RefusedError(f"{problem}: {hint}")
     if status in {401, 403}:
         return RefusedError(problem)
     if status in {412, 429, 472, 473} or status >= 500:

@@ -49,7 +49,7 @@ def hung_up(request: Request) -> bool:
     connection: socket.socket = request.environ["werkzeug.socket"]
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
+    except (BlockingIOError, ValueError):  # ValueError: TLS, which cannot be peeked into
         return False
     except OSError:
         return True

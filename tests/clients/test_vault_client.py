@@ -1,6 +1,7 @@
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from killswitch.sandbox.server import VendorServer
 from killswitch.sandbox.vault import VaultServer
 from killswitch.secret import Secret
 from killswitch.steps.vault_port import HalfErased, Tree
+from tests.tls import Authority
 
 TOKEN = "hvs.made-up-token-of-a-test"
 ODD_NAMES = [
@@ -382,6 +384,69 @@ def test_a_token_that_cannot_be_one_is_not_sent(value: str) -> None:
     with pytest.raises(RefusedError) as caught:
         VaultClient(address="https://vault.example").login(token=Secret(value), may_write=True)
     assert caught.value.problem.startswith("the token is empty or has characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A Vault behind a certificate, and the file of the authority that signed it."""
+
+    port: int
+    ca_file: str
+
+
+@pytest.fixture
+def tls(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tls]:
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    server = VaultServer(token=TOKEN)
+    names = getattr(request, "param", {})
+    context = authority.server(tmp_path, **names)
+    server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
+    server.start()
+    yield Tls(server._server.server_port, str(tmp_path / "ca.pem"))
+    server.stop()
+
+
+def test_a_private_authority_is_trusted_where_it_is_named(tls: Tls) -> None:
+    client = VaultClient(address=f"https://127.0.0.1:{tls.port}", ca_file=tls.ca_file)
+    assert client.warm() == "unsealed, 1.21.0"
+    client.login(token=Secret(TOKEN), may_write=True)
+    assert len(walked(client, "trading/").names) == 8
+    client.erase("trading/", "kv_1")  # on its own connection, which trusts it as well
+
+
+def test_another_authority_is_refused_in_words(tls: Tls, tmp_path: Path) -> None:
+    (tmp_path / "other.pem").write_bytes(Authority("other").pem)
+    for ca_file in (None, str(tmp_path / "other.pem")):
+        client = VaultClient(address=f"https://127.0.0.1:{tls.port}", ca_file=ca_file)
+        with pytest.raises(UnreachableError, match=r"not accepted: .*certificate"):
+            client.warm()
+
+
+@pytest.mark.parametrize(
+    ("tls", "words"),
+    [
+        ({"names": ("vault.internal",)}, "not accepted: .*mismatch"),
+        ({"days": -1}, "not accepted: certificate has expired"),
+    ],
+    indirect=["tls"],
+)
+def test_a_certificate_that_does_not_fit_is_refused_in_words(tls: Tls, words: str) -> None:
+    client = VaultClient(address=f"https://127.0.0.1:{tls.port}", ca_file=tls.ca_file)
+    with pytest.raises(UnreachableError, match=words):
+        client.warm()
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate", b"\xff\xfe"])
+def test_a_ca_file_that_is_none_is_refused_in_words(
+    tmp_path: Path, content: str | bytes | None
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    client = VaultClient(address="https://127.0.0.1:1", ca_file=str(file))
+    with pytest.raises(RefusedError, match="the ca_file holds no certificate"):
+        client.warm()
 
 
 def failure(call: Callable[[], object]) -> VendorError | None:
