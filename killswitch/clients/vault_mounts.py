@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from killswitch.clients import vault_http as wire
 from killswitch.clients.vault_secrets import Secrets, has_no_route, version_of
-from killswitch.errors import RefusedError
+from killswitch.errors import RefusedError, UnreachableError
 from killswitch.steps.vault_port import (
     Erased,
     Erasing,
@@ -57,8 +57,12 @@ class Mounts(Secrets):
             status, body = self._ask(lambda _vault: vault.adapter.delete(url), vault)
             if status == 403:
                 raise self._refusal(f"may not disable {mount}: {wire.not_ok(status, body)}")
+            error = wire.not_ok(status, body)
+            if status >= 400:
+                # Vault ends also this request after its max_request_duration, 90 s, with a 400.
+                raise UnreachableError(f"{error}; asked again, it goes on where it stopped")
             if status not in {200, 204}:
-                raise wire.not_ok(status, body)
+                raise error
             self._memory.erased[mount] = accessor
 
         self._unfinished.run(self._call(mount), f"Vault is still erasing {mount}", send)

@@ -72,6 +72,7 @@ class VaultServer(VendorServer):
         "half-erased": "the mount was unmounted half: unreadable, listed, its data still there",
         "slow-erase": "an unmount takes a second for each secret, and ends if the caller hangs up",
         "cut-erase": "the first unmount is cut off in the middle, as by a proxy's time-out",
+        "erase-limit": "an unmount is ended after a third of the secrets, as by Vault's time limit",
         "standby": "the node is a standby: it says so, and passes requests on",
     }
 
@@ -154,8 +155,8 @@ class VaultServer(VendorServer):
             status, body = self._answer(request)
             self._write_back()
             unmounted, self.sys.unmounted = self.sys.unmounted, None
-        if unmounted is not None and not self._erase(unmounted, request):
-            self.cut(request)
+        if unmounted is not None:
+            status, body = self._erase(unmounted, request)
         if "lost-reply" in self.traps and request.method == "DELETE":
             self.cut(request)
         text = "" if body is None else json.dumps(body)
@@ -211,25 +212,28 @@ class VaultServer(VendorServer):
         inner = path[len(mount.where) :]
         return answer_kv(mount, Call(method, inner, body, version, now, token.client_id))
 
-    def _erase(self, mount: Mount, request: Request) -> bool:
-        """Erase an unmounted mount while the caller stays; return whether it came to its end."""
+    def _erase(self, mount: Mount, request: Request) -> Answer:
+        """Erase an unmounted mount while the caller stays, and no longer than Vault lets it."""
         self._cut_off = self._cut_off or "cut-erase" not in self.traps
         slow_s = 1.0 if "slow-erase" in self.traps else self.erase_s
         names = mount.names
+        limit = max(2, len(names) // 3) if "erase-limit" in self.traps else len(names)
         for count, name in enumerate(names):
             if slow_s:
                 self.hang(slow_s)
-            if hung_up(request) or self._closing.is_set():
-                return False
-            if not self._cut_off and count >= len(names) // 2:
+            cut = not self._cut_off and count >= len(names) // 2
+            if cut or hung_up(request) or self._closing.is_set():
                 self._cut_off = True
-                return False
+                self.cut(request)
+                break
+            if count >= limit:
+                return 400, {"errors": ["context canceled"]}
             with self.lock:
                 mount.drop(name)
         with self.lock:
-            if self.mounts.get(mount.path) is mount:
+            if not mount.names and self.mounts.get(mount.path) is mount:
                 del self.mounts[mount.path]
-        return True
+        return DONE
 
     def _token(self, value: str) -> Token | None:
         token = self.tokens.by_id.get(value)

@@ -171,6 +171,20 @@ def test_an_erasing_that_is_cut_off_is_begun_again(desk: Open) -> None:
     assert vault.server.live() == []
 
 
+def test_an_erasing_that_vault_itself_ends_is_asked_for_until_it_is_done(desk: Open) -> None:
+    vault = desk("erase-limit")
+    target = vault.target()
+    result = carried_out(vault.step(mounts=("trading/",)))
+    assert result.outcome is Outcome.VERIFIED
+    errors = [attempt.error for attempt in of(result, target).attempts]
+    assert (
+        errors[0]
+        == "vault answered 400: context canceled; asked again, it goes on where it stopped"
+    )
+    assert errors[-1] == ""
+    assert vault.server.live() == []
+
+
 def test_a_caller_who_hangs_up_leaves_the_mount_half_erased(desk: Open) -> None:
     vault = desk(erase_s=0.1)
     client = vault.client()
