@@ -1,5 +1,6 @@
 """A node for a real control plane: a real kubelet with real processes, or one that plays it."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -247,10 +248,10 @@ def make_cgroup(group: Path) -> None:
         if (group / name).exists() and inherited.exists():
             (group / name).write_text(inherited.read_text())
     controllers = group.parent / "cgroup.controllers"
-    if controllers.exists():
-        wanted = " ".join(f"+{one}" for one in controllers.read_text().split())
+    for one in controllers.read_text().split() if controllers.exists() else ():
         for folder in (group.parent, group):
-            (folder / "cgroup.subtree_control").write_text(wanted)
+            with contextlib.suppress(OSError):  # one that this machine does not pass on
+                (folder / "cgroup.subtree_control").write_text(f"+{one}")
 
 
 def _which(name: str) -> str | None:

@@ -57,6 +57,7 @@ def network_settings(bridge: str, data: Path, subnet: str) -> dict[str, Any]:
 
 
 # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc may not lower oom_score_adj.
+# disable_apparmor: some profiles keep runc's signals from the containers.
 _CONTAINERD = """version = 2
 root = "{folder}/lib"
 state = "{folder}/run"
@@ -65,6 +66,7 @@ state = "{folder}/run"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{image}"
   restrict_oom_score_adj = true
+  disable_apparmor = true
   netns_mounts_under_state_dir = true
   stream_server_address = "127.0.0.1"
   [plugins."io.containerd.grpc.v1.cri".cni]

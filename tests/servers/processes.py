@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -135,19 +136,21 @@ def forget(name: str) -> None:
 
 
 _guard: subprocess.Popen[bytes] | None = None
+_guard_lock = threading.Lock()
 
 
 def tell_guard(line: str) -> None:
     """Tell the process that clears up after us; starts it when it is not there."""
     global _guard  # noqa: PLW0603 (one guard for this process, like its life)
-    if _guard is None or _guard.poll() is not None:
-        _guard = subprocess.Popen(
-            [sys.executable, "-I", str(_GUARD)], stdin=subprocess.PIPE, start_new_session=True
-        )
-        atexit.register(_dismiss, _guard)
-    assert _guard.stdin is not None
-    _guard.stdin.write(line.encode() + b"\n")
-    _guard.stdin.flush()
+    with _guard_lock:
+        if _guard is None or _guard.poll() is not None:
+            _guard = subprocess.Popen(
+                [sys.executable, "-I", str(_GUARD)], stdin=subprocess.PIPE, start_new_session=True
+            )
+            atexit.register(_dismiss, _guard)
+        assert _guard.stdin is not None
+        _guard.stdin.write(line.encode() + b"\n")
+        _guard.stdin.flush()
 
 
 def _dismiss(guard: subprocess.Popen[bytes]) -> None:
