@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 from killswitch.errors import UnreachableError, VendorError
 
 WIDTH: Final = 8
-ENOUGH_S: Final = 6.0
-"""A look that is not answered by then is given up: what it did not see is blind."""
+ENOUGH_S: Final = 4.0
+"""After this no further call of a look is begun: what was not asked is blind."""
 K = TypeVar("K")
 T = TypeVar("T")
 
