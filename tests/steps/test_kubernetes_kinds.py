@@ -298,7 +298,7 @@ def test_calls_run_side_by_side_but_not_too_many() -> None:
     guard = threading.Lock()
     meet = threading.Barrier(3)
 
-    def call() -> None:
+    def call() -> bool:
         nonlocal running, most
         with guard:
             running += 1
@@ -306,6 +306,7 @@ def test_calls_run_side_by_side_but_not_too_many() -> None:
         meet.wait(5)
         with guard:
             running -= 1
+        return True
 
     side_by_side([call] * 9, width=3)
     assert most == 3
