@@ -47,10 +47,14 @@ class Changes:
             done = "quota mended"
         meta = parse(expect_ok(answer), Named).metadata
         if self._dry:
-            # A halt reads back what it created: a right that only then is missed.
-            seen = self._client.call("GET", LOCK_PATH, {"namespace": namespace})
-            if seen.code != 404:
-                expect_ok(seen)
+            # A halt reads back what it created, and may have to mend it: only then would these
+            # rights be missed. Who has them is told that there is none.
+            where = {"namespace": namespace}
+            read = self._client.call("GET", LOCK_PATH, where)
+            mended = self._patch(LOCK_PATH, where, {"spec": _NO_POD})
+            for tried in (read, mended):
+                if tried.code != 404:
+                    expect_ok(tried)
         return Receipt(f"{self._claim}{done}: no pod can start", _evidence(meta))
 
     def create_lock(self, namespace: str) -> Answer:

@@ -242,8 +242,22 @@ class Changes:
             answer = self._client.kubernetes.call("PATCH", _QUOTA, where, self._query, body)
             done = "quota mended"
         meta = parse(expect_ok(answer), Named).metadata
+        if self._dry_run:
+            self._prove_the_rest(namespace)
         evidence = {"name": meta.name, "uid": meta.uid, "resourceVersion": meta.resource_version}
         return Receipt(f"{self._claim}{done}: no Secret can be created", evidence)
+
+    def _prove_the_rest(self, namespace: str) -> None:
+        """Try what a halt does with the quota that it made: read it, and add names to it.
+
+        Who has these rights is told that there is none.
+        """
+        where, body = {"namespace": namespace}, lock_body(self._names(namespace))
+        read = self._client.kubernetes.call("GET", _QUOTA, where)
+        added = self._client.kubernetes.call("PATCH", _QUOTA, where, self._query, body)
+        for tried in (read, added):
+            if tried.code != 404:
+                expect_ok(tried)
 
     def create_lock(self, namespace: str) -> Answer:
         """Send the bare create and return the answer, whatever it is: 409 if it is there."""

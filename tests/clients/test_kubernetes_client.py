@@ -215,12 +215,13 @@ def test_without_the_right_to_read_a_quota_a_dry_run_tells_whether_it_is_missing
         client.lock_state("trading")
 
 
-def test_a_rehearsal_names_the_right_to_read_back_the_quota_that_a_halt_creates(
-    server: KubernetesServer, connect: Connect
+@pytest.mark.parametrize("verb", ["create", "get", "patch"])
+def test_a_rehearsal_names_each_right_that_a_halt_needs_on_its_quota(
+    server: KubernetesServer, connect: Connect, verb: str
 ) -> None:
-    server.denied.add("get resourcequotas")
+    server.denied.add(f"{verb} resourcequotas")
     rehearsal = connect(server.kubeconfig(), may_write=False).rehearsal
-    with pytest.raises(RefusedError, match="cannot get resource"):
+    with pytest.raises(RefusedError, match=f"cannot {verb} resource"):
         rehearsal.lock("trading")
     assert server.writes == []
 

@@ -214,6 +214,17 @@ def test_a_client_that_may_only_read_sends_dry_runs_and_nothing_else(
     assert server.writes == []
 
 
+@pytest.mark.parametrize("verb", ["create", "get", "patch"])
+def test_a_rehearsal_names_each_right_that_a_halt_needs_on_its_quota(
+    server: SyncedKubernetesServer, connect: Connect, verb: str
+) -> None:
+    server.denied.add(f"{verb} resourcequotas")
+    client = connect(server.kubeconfig(), may_write=False)
+    with pytest.raises(RefusedError, match=f"cannot {verb} resource"):
+        client.rehearsal.lock(NS)
+    assert server.writes == []
+
+
 @pytest.mark.parametrize(
     ("trap", "error"),
     [

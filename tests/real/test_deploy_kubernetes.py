@@ -15,7 +15,7 @@ from killswitch.model import Outcome
 from killswitch.verdict import Intent
 from tests.real.accounts import Account, grant, may, section, told, until
 from tests.real.manifests import ACCOUNT, KUBERNETES, Object, apply, documents, remove
-from tests.real.workloads import loosen_lock, make_all, pods
+from tests.real.workloads import make_all, pods
 from tests.servers.control_plane import ControlPlane
 
 # What is only listed to be named in the report is named in its own words.
@@ -87,8 +87,6 @@ def test_a_right_that_is_missing_is_named_by_the_drill(
     resource: str,
 ) -> None:
     make_all(account.cluster, namespace)
-    if (verb, resource) == ("patch", "resourcequotas"):
-        loosen_lock(account.cluster, namespace)  # what else would be mended?
     grant(account, less, namespace)
     drill = account.carry_out(tmp_path, section(namespace), Intent.REHEARSE)
     assert NAMED.get(resource, f'cannot {verb} resource "{resource}"') in told(drill)

@@ -246,10 +246,6 @@ def test_a_right_that_is_missing_is_named_by_the_drill(
     verb: str,
     resource: str,
 ) -> None:
-    if (verb, resource) == ("patch", "resourcequotas"):
-        lock = {"metadata": {"name": "killswitch-secrets-lock"}, "spec": {"hard": {"secrets": "5"}}}
-        path = f"/api/v1/namespaces/{synced}/resourcequotas"
-        assert account.cluster.send("POST", path, lock)[0] == 201
     for file in {HERE, EVERYWHERE} - {name}:
         grant(account, documents(file), synced)
     grant(account, less, synced)
