@@ -246,3 +246,14 @@ def test_a_periodic_orphan_is_renewed_by_its_accessor_and_needs_no_parent(bench:
     assert seen["policies"] == [f"{bench.mount}-{BASE}"]
     renewed = bench.ok("POST", "auth/token/renew-accessor", {"accessor": seen["accessor"]})
     assert renewed["auth"]["lease_duration"] == 72 * 3600
+
+
+def test_a_long_period_is_cut_unless_the_longest_life_of_tokens_is_raised(bench: Bench) -> None:
+    long = {"period": "2160h", "no_parent": True}
+    assert bench.ok("POST", "auth/token/create", long)["auth"]["lease_duration"] == 768 * 3600
+    bench.ok("POST", "sys/auth/token/tune", {"max_lease_ttl": "2160h"})
+    try:
+        made = bench.ok("POST", "auth/token/create", long)
+        assert made["auth"]["lease_duration"] == 2160 * 3600
+    finally:
+        bench.ok("POST", "sys/auth/token/tune", {"max_lease_ttl": "768h"})
