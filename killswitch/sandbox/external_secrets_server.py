@@ -27,6 +27,7 @@ from killswitch.sandbox.vault import VaultServer
 
 HELD: Final = "hedger-bybit"
 """The Secret that the trap of a finalizer is about."""
+KEEPS: Final = "desk.example/keep"
 _NO_RIGHTS: Final = ("get", "list", "create", "patch", "deletecollection")
 _FOREGROUND: Final = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 _LOST: Final = "the server could not find the requested resource"
@@ -82,8 +83,9 @@ class SyncedKubernetesServer(KubernetesServer):
         self.synced.traps = self.world.traps = self.traps
         for secret in self.synced.of("secrets"):
             held = "secret-finalizer" in self.traps and secret.name == HELD
-            secret.finalizers = ["desk.example/keep"] if held else []
-            if secret.ending is not None and not held:
+            others = [one for one in secret.finalizers if one != KEEPS]
+            secret.finalizers = [*others, *([KEEPS] if held else [])]
+            if secret.ending is not None and not secret.finalizers:
                 self.synced.delete("secrets", secret)
         self._apply_again()
         self.synced.settle()

@@ -1,6 +1,7 @@
 """One way to talk to a cluster, plain HTTP, whether it is the sandbox's or a real one."""
 
 import copy
+import itertools
 import json
 import math
 import ssl
@@ -42,6 +43,9 @@ GROUPS = {
     "horizontalpodautoscalers": "/apis/autoscaling/v2",
     "scaledobjects": "/apis/keda.sh/v1alpha1",
 }
+
+
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +224,6 @@ class RealBench:
         self.user = "killswitch"
         self._plane = cluster.control_plane
         self._node = cluster.node
-        self._made = 0
 
     def ask(
         self,
@@ -241,9 +244,8 @@ class RealBench:
         headers = _headers(tokens[as_user], body, content_type, accept)
         return send(self._plane.url, method, path, body, headers, str(self._plane.ca_file))
 
-    def namespace(self, *seeds: Seed) -> str:
-        self._made += 1
-        name = f"bench-{self._made}"
+    def namespace(self, *seeds: Seed, within_s: float = 30) -> str:
+        name = f"bench-{next(_numbers)}"
         self._make("/api/v1/namespaces", {"metadata": {"name": name}})
         expected = 0
         for seed in seeds:
@@ -253,7 +255,7 @@ class RealBench:
         eventually(
             lambda: self.ask("GET", at("pods", name)),
             lambda seen: [pod["status"]["phase"] for pod in seen.items] == ["Running"] * expected,
-            within_s=30,
+            within_s=within_s,
         )
         return name
 
