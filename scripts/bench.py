@@ -102,29 +102,40 @@ def halt_s(think_s: float) -> tuple[float, float]:
     return report["verified_s"], report["elapsed_s"]
 
 
+def run_plain(running: World, **where: str) -> float:
+    """Return the seconds of the plain script in a world; `where` names its cluster and Vault."""
+    held = next(iter(running.bybit.held.values()))
+    described = {
+        "bybit": running.bybit.url,
+        "master": [running.bybit.master_key, running.bybit.master_secret],
+        "held": list(held),
+        "kakunin": running.kakunin.base_url,
+        "kakunin_key": running.kakunin.api_key,
+        "agents": sorted(running.kakunin.agents),
+        **where,
+    }
+    file = running.folder / "world.json"
+    file.write_text(json.dumps(described))
+    done = subprocess.run(
+        [sys.executable, PLAIN, file], capture_output=True, text=True, check=True, timeout=60
+    )
+    return float(done.stdout)
+
+
 def plain_s() -> float:
     """Return the seconds of the plain script, its imports left out."""
     with world() as running:
-        held = next(iter(running.bybit.held.values()))
-        described = {
-            "folder": str(running.folder),
-            "bybit": running.bybit.url,
-            "master": [running.bybit.master_key, running.bybit.master_secret],
-            "held": list(held),
-            "kakunin": running.kakunin.base_url,
-            "kakunin_key": running.kakunin.api_key,
-            "agents": sorted(running.kakunin.agents),
-            "vault": running.vault.url,
-            "vault_token": running.vault.token,
-        }
-        file = running.folder / "world.json"
-        file.write_text(json.dumps(described))
-        done = subprocess.run(
-            [sys.executable, PLAIN, file], capture_output=True, text=True, check=True, timeout=60
+        seconds = run_plain(
+            running,
+            kubeconfig=str(running.folder / "kubeconfig.yaml"),
+            namespace="trading",
+            vault=running.vault.url,
+            vault_token=running.vault.token,
+            mount="trading",
         )
         if running.live():
             raise RuntimeError(f"not halted: {running.live()}")
-    return float(done.stdout)
+    return seconds
 
 
 def repeat(measure: Callable[[], float], runs: int) -> list[float]:
@@ -154,4 +165,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

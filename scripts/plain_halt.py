@@ -16,24 +16,24 @@ from kubernetes import client, config
 from pybit.unified_trading import HTTP
 
 
-def stop_pods(folder: Path) -> None:
+def stop_pods(kubeconfig: str, namespace: str) -> None:
     """Delete the pods, scale to zero, wait until the list is empty."""
     load: Any = config.load_kube_config
-    load(str(folder / "kubeconfig.yaml"))
+    load(kubeconfig)
     core: Any = client.CoreV1Api()
     apps: Any = client.AppsV1Api()
     spec = {"metadata": {"name": "killswitch-lock"}, "spec": {"hard": {"pods": "0"}}}
-    core.create_namespaced_resource_quota("trading", spec)
-    core.delete_collection_namespaced_pod("trading", grace_period_seconds=1)
-    for listed in apps.list_namespaced_deployment("trading").items:
+    core.create_namespaced_resource_quota(namespace, spec)
+    core.delete_collection_namespaced_pod(namespace, grace_period_seconds=1)
+    for listed in apps.list_namespaced_deployment(namespace).items:
         apps.patch_namespaced_deployment_scale(
-            listed.metadata.name, "trading", {"spec": {"replicas": 0}}
+            listed.metadata.name, namespace, {"spec": {"replicas": 0}}
         )
-    for listed in apps.list_namespaced_stateful_set("trading").items:
+    for listed in apps.list_namespaced_stateful_set(namespace).items:
         apps.patch_namespaced_stateful_set_scale(
-            listed.metadata.name, "trading", {"spec": {"replicas": 0}}
+            listed.metadata.name, namespace, {"spec": {"replicas": 0}}
         )
-    while core.list_namespaced_pod("trading").items:
+    while core.list_namespaced_pod(namespace).items:
         time.sleep(0.05)
 
 
@@ -68,16 +68,16 @@ def revoke_certificates(base_url: str, key: str, agents: list[str]) -> None:
             http.get(f"{base_url}/agents/{agent}").raise_for_status()
 
 
-def wipe(address: str, token: str) -> None:
-    """Delete every secret under trading/, with all versions."""
+def wipe(address: str, token: str, mount: str) -> None:
+    """Delete every secret of a mount, with all versions."""
     vault = hvac.Client(url=address, token=token).secrets.kv.v2
 
     def walk(folder: str) -> None:
-        for key in vault.list_secrets(path=folder, mount_point="trading")["data"]["keys"]:
+        for key in vault.list_secrets(path=folder, mount_point=mount)["data"]["keys"]:
             if key.endswith("/"):
                 walk(folder + key)
             else:
-                vault.delete_metadata_and_all_versions(path=folder + key, mount_point="trading")
+                vault.delete_metadata_and_all_versions(path=folder + key, mount_point=mount)
 
     walk("")
 
@@ -86,10 +86,10 @@ def main() -> None:
     """Halt the world described by the JSON file named on the command line."""
     world = json.loads(Path(sys.argv[1]).read_text())
     began = time.monotonic()
-    stop_pods(Path(world["folder"]))
+    stop_pods(world["kubeconfig"], world["namespace"])
     revoke_keys(world["bybit"], tuple(world["master"]), tuple(world["held"]))
     revoke_certificates(world["kakunin"], world["kakunin_key"], world["agents"])
-    wipe(world["vault"], world["vault_token"])
+    wipe(world["vault"], world["vault_token"], world["mount"])
     sys.stdout.write(f"{time.monotonic() - began:.3f}\n")
 
 
