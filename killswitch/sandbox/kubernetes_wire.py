@@ -55,15 +55,18 @@ def pod_json(space: Namespace, pod: Pod) -> Json:
         "status": {
             "phase": pod.phase,
             "startTime": stamp(pod.created),
-            "containerStatuses": [{"name": "bot", "state": _state(pod)}],
+            "containerStatuses": [_status(pod)],
         },
     }
 
 
-def _state(pod: Pod) -> Json:
-    if pod.done or pod.phase in {"Succeeded", "Failed"}:
-        return {"terminated": {"exitCode": int(pod.phase == "Failed")}}
-    return {"running": {"startedAt": stamp(pod.created)}}
+def _status(pod: Pod) -> Json:
+    ended = pod.done or pod.phase in {"Succeeded", "Failed"}
+    state: Json = {"running": {"startedAt": stamp(pod.created)}}
+    if ended:
+        state = {"terminated": {"exitCode": int(pod.phase == "Failed")}}
+    image = {"image": "registry.example/bot:1", "imageID": ""}
+    return {"name": "bot", "ready": not ended, "restartCount": 0, "state": state} | image
 
 
 def _owner(space: Namespace, kind: str, name: str) -> Json:
