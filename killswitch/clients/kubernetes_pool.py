@@ -25,7 +25,7 @@ def make_pool(access: Access, read_s: float) -> "PoolManager":
     import urllib3
     from urllib3.util import make_headers
 
-    more: dict[str, Any] = {"maxsize": 8, "retries": False}
+    more: dict[str, Any] = {"maxsize": 32, "retries": False}
     if access.tls is not None:
         more["ssl_context"] = access.tls
         if access.tls.verify_mode is ssl.CERT_NONE:  # loopback only; the library warns each time
