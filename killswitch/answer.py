@@ -12,7 +12,7 @@ _BY_HAND: Final = {
     "synced-secrets": "kubectl delete pushsecrets,externalsecrets --all, then the Secrets by name",
     "bybit": "https://www.bybit.com/app/user/api-management: delete the keys, cancel the orders",
     "kakunin": "Kakunin console > Agents: halt them, revoke their certificates",
-    "vault": "vault kv metadata delete, path by path",
+    "vault": "vault kv metadata delete, path by path; a whole mount: vault secrets disable",
 }
 _MOST_TARGETS: Final = 6
 

@@ -176,6 +176,9 @@ def test_a_call_that_never_returns_ends_with_the_deadline(make: Make) -> None:
     report = run(Runner(), make("hung", "hangs"), limits=limits)
     assert 0.4 < time.monotonic() - began < 2
     assert not report.halted
+    # That it was begun is in the report: a later run may have to know it.
+    [target] = told(report, "hung").targets
+    assert [attempt.error[:16] for attempt in target.attempts] == ["no answer within"]
 
 
 def test_steps_run_side_by_side(make: Make) -> None:

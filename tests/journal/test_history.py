@@ -113,6 +113,19 @@ def test_targets_of_all_runs_are_put_together_per_system() -> None:
     assert past.ended(NOW) == {("vault", "prod"): {"b"}, ("bybit", "prod"): {"c"}}
 
 
+def test_what_a_halt_told_to_end_is_remembered_whatever_was_answered() -> None:
+    lost: dict[str, object] = {"verb": "erase", "error": "no answer within 12.0 s"}
+    told: dict[str, object] = {"target": "a", "outcome": "unknown", "attempts": [lost]}
+    left: dict[str, object] = {"target": "b", "outcome": "skipped", "live": True}
+    past = history(
+        targets("d1", "drill.completed", {**told, "target": "c"}),
+        targets("h1", "halt.completed", told, left),
+    )
+    assert past.tried() == {("vault", "prod"): {"a"}}
+    resolved = NewEvent("r1.resolved", "halt.resolved", AT, {"halt": "h1"})
+    assert history(targets("h1", "halt.completed", told), resolved).tried() == {}
+
+
 def test_a_resolution_begins_anew() -> None:
     past = history(
         targets("h1", "halt.completed", {"target": "a", "outcome": "verified"}),
