@@ -13,11 +13,13 @@ from killswitch.errors import VendorError
 from killswitch.model import Plan
 from killswitch.steps import synced_secrets_items as items
 from killswitch.steps import synced_secrets_notes as say
-from killswitch.steps.synced_secrets_items import CLUSTER, Looks, attempt
+from killswitch.steps.side_by_side import keep, side_by_side
+from killswitch.steps.synced_secrets_answers import Seen, first_answers
+from killswitch.steps.synced_secrets_items import CLUSTER, Looks
 from killswitch.steps.synced_secrets_port import (
-    PARENTS,
     PUSHES,
     SYNCS,
+    Found,
     Latch,
     Lock,
     SecretsCluster,
@@ -54,12 +56,12 @@ class DeleteSyncedSecrets:
         return items.plan_of(self._looks())
 
     def _looks(self) -> Looks:
+        seen = first_answers(self.cluster, self.namespaces)
         for namespace in self.namespaces:
-            yield from self._namespace(namespace)
+            yield from self._namespace(namespace, seen)
         ours = frozenset(self.namespaces)
-        for resource in PARENTS:
+        for resource, answer in seen.parents.items():
             makers = self.cluster.makers(resource)
-            answer = attempt(partial(self.cluster.parents, resource))
             if isinstance(answer, VendorError) and not (answer.lasting and not makers):
                 yield f"{CLUSTER}/{resource}", answer
                 continue
@@ -68,14 +70,14 @@ class DeleteSyncedSecrets:
             found = items.parents(self.cluster, resource, listed, makers, ours)
             yield f"{CLUSTER}/{resource}", found
 
-    def _namespace(self, namespace: str) -> Looks:
-        latch = attempt(partial(self.cluster.latch, namespace))
+    def _namespace(self, namespace: str, seen: Seen) -> Looks:
+        latch = seen.latches[namespace]
         exists = isinstance(latch, Latch) and latch.lock is not Lock.MISSING
         answers: list[object] = [latch]
         there: set[str] = set()
         for resource in (PUSHES, SYNCS):
             target = f"{namespace}/{resource}"
-            listed = attempt(partial(self.cluster.synced, namespace, resource))
+            listed = seen.lists[namespace, resource]
             answers.append(listed)
             if isinstance(listed, VendorError):
                 yield target, listed
@@ -100,22 +102,15 @@ class DeleteSyncedSecrets:
         listed = {name for place, _, name in places if place == namespace}
         names = listed | discovered.keys()
         logins = self.cluster.logins(namespace) if names else {}
-        for name in sorted(names):
-            if name in logins and name not in listed:
-                yield name, [say.login(f"Secret {namespace}/{name}", logins[name])]
-                continue
-            found = attempt(partial(self.cluster.secret, namespace, name))
+        answers: dict[str, Found | VendorError | None] = {}
+        asked = sorted(name for name in names if name in listed or name not in logins)
+        look = self.cluster.secret
+        side_by_side([keep(answers, name, partial(look, namespace, name)) for name in asked])
+        for name in sorted(names - set(asked)):
+            yield name, [say.login(f"Secret {namespace}/{name}", logins[name])]
+        for name, found in answers.items():
             if isinstance(found, VendorError):
                 yield name, found
                 continue
-            yield (
-                name,
-                items.secret(
-                    self.cluster,
-                    f"{namespace}/{name}",
-                    found,
-                    through=discovered.get(name, ""),
-                    login=logins.get(name, ""),
-                    listed=name in listed,
-                ),
-            )
+            why = items.Why(discovered.get(name, ""), logins.get(name, ""), name in listed)
+            yield name, items.secret(self.cluster, f"{namespace}/{name}", found, why)

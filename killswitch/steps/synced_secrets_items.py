@@ -1,8 +1,9 @@
 """What the synced-secrets step makes of what it saw: what is live, what has ended, what to say."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
 from killswitch.errors import RefusedError, VendorError
 from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
@@ -30,7 +31,6 @@ _PHASE: Final = {PUSHES: PUSH, SYNCS: SYNC} | dict.fromkeys(PARENTS, MAKERS)
 Item: TypeAlias = Action | Blind | Clear | Note
 Looks: TypeAlias = Iterator[tuple[str, list[Item] | VendorError]]
 """Parts of the system, and what was seen of each."""
-T = TypeVar("T")
 
 
 def plan_of(looks: Looks) -> Plan:
@@ -51,14 +51,6 @@ def plan_of(looks: Looks) -> Plan:
         clear=tuple(item for item in found if isinstance(item, Clear)),
         notes=tuple(item for item in found if isinstance(item, Note)),
     )
-
-
-def attempt(read: Callable[[], T]) -> T | VendorError:
-    """Return what `read` returns, or why it could not."""
-    try:
-        return read()
-    except VendorError as error:
-        return error
 
 
 def silence(answers: Sequence[object]) -> VendorError | None:
@@ -126,27 +118,28 @@ def parents(
     return found + _none_left(f"{CLUSTER}/{resource}", found, exists=True)
 
 
-def secret(
-    cluster: SecretsCluster,
-    path: str,
-    found: Found | None,
-    *,
-    through: str,
-    login: str,
-    listed: bool,
-) -> list[Item]:
-    """Judge a Secret, "namespace/name"; `through` is what named it, `login` who logs in with it."""
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a Secret is looked at: what named it, the store that logs in with it, if it is listed."""
+
+    through: str
+    login: str
+    listed: bool
+
+
+def secret(cluster: SecretsCluster, path: str, found: Found | None, why: Why) -> list[Item]:
+    """Judge one Secret, "namespace/name"."""
     namespace, _, name = path.partition("/")
     target = f"{namespace}/secrets/{name}"
     notes: list[Item] = [say.COPIES]
-    if not listed:
-        notes.append(say.unlisted(f"Secret {path}", through))
+    if not why.listed:
+        notes.append(say.unlisted(f"Secret {path}", why.through))
     if found is None:
         gone = "gone: its deletion answers 404"
-        return [Clear(target, gone, only_if_known=not through), *notes]
+        return [Clear(target, gone, only_if_known=not why.through), *notes]
     if found.finalizers:
         notes.append(say.held(f"Secret {path}", found.finalizers))
-    withheld = f"{login} logs in with it: take it off the list of secrets" if login else ""
+    withheld = f"{why.login} logs in with it: take it off the list of secrets" if why.login else ""
     perform, rehearse = _both(cluster, lambda to: to.delete_secret(namespace, name))
     if withheld:
         rehearse = partial(_refuse, withheld)
