@@ -159,6 +159,7 @@ def _build_into(out: Path) -> None:
         print(f"servers: building, about a quarter of an hour, once: {out}", flush=True)
         script = ROOT / RECIPE[0]
         subprocess.run([sys.executable, script, unfinished], check=True)
+        unfinished.chmod(0o755)
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
