@@ -7,6 +7,7 @@ is retried, one failure ends it, nobody is told, and nothing is kept.
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,25 @@ def stop_pods(kubeconfig: str, namespace: str) -> None:
         )
     while core.list_namespaced_pod(namespace).items:
         time.sleep(0.05)
+
+
+def remove_synced(kubeconfig: str, namespace: str, names: list[str]) -> None:
+    """Delete what External Secrets copies, the parents first, and then the copies by name."""
+    load: Any = config.new_client_from_config
+    api = load(kubeconfig)
+    objects: Any = client.CustomObjectsApi(api)
+    push, external = ("external-secrets.io", "v1alpha1"), ("external-secrets.io", "v1")
+    for version, plural in ((external, "clusterexternalsecrets"), (push, "clusterpushsecrets")):
+        for item in objects.list_cluster_custom_object(*version, plural)["items"]:
+            objects.delete_cluster_custom_object(*version, plural, item["metadata"]["name"])
+    for version, plural in ((push, "pushsecrets"), (external, "externalsecrets")):
+        here = (*version, namespace, plural)
+        for item in objects.list_namespaced_custom_object(*here)["items"]:
+            objects.delete_namespaced_custom_object(*here, item["metadata"]["name"])
+    core: Any = client.CoreV1Api(api)
+    for name in names:
+        with suppress(client.ApiException):  # one that its parent owned may be gone by now
+            core.delete_namespaced_secret(name, namespace)
 
 
 def revoke_keys(url: str, master: tuple[str, str], held: tuple[str, str]) -> None:
@@ -89,6 +109,7 @@ def main() -> None:
     stop_pods(world["kubeconfig"], world["namespace"])
     revoke_keys(world["bybit"], tuple(world["master"]), tuple(world["held"]))
     revoke_certificates(world["kakunin"], world["kakunin_key"], world["agents"])
+    remove_synced(world["synced_kubeconfig"], "trading", world["synced"])
     wipe(world["vault"], world["vault_token"], world["mount"])
     sys.stdout.write(f"{time.monotonic() - began:.3f}\n")
 
