@@ -50,7 +50,8 @@ def remove_synced(kubeconfig: str, namespace: str, names: list[str]) -> None:
     for version, plural in ((push, "pushsecrets"), (external, "externalsecrets")):
         here = (*version, namespace, plural)
         for item in objects.list_namespaced_custom_object(*here)["items"]:
-            objects.delete_namespaced_custom_object(*here, item["metadata"]["name"])
+            with suppress(client.ApiException):  # a child went with its parent
+                objects.delete_namespaced_custom_object(*here, item["metadata"]["name"])
     core: Any = client.CoreV1Api(api)
     for name in names:
         with suppress(client.ApiException):  # one that its parent owned may be gone by now

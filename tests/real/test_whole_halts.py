@@ -18,7 +18,7 @@ import pytest
 
 from killswitch.sandbox.world import World
 from tests.contract.kubernetes_bench import MERGE, RealBench, Seed, at, names
-from tests.halting import Halt, aim_at_cluster, aim_at_vault
+from tests.halting import Halt, aim_at_cluster, aim_at_vault, patiently
 from tests.servers.certificates import Authority
 from tests.servers.fixtures import Cluster
 from tests.servers.node import Node
@@ -67,15 +67,8 @@ def processes(cluster: Cluster, space: str, event: str) -> dict[str, Event]:
 def last_end(cluster: Cluster, space: str) -> float:
     """Return when the last process of a namespace ended; every one that started must have."""
     started = processes(cluster, space, "started")
-    eventually_true(lambda: set(processes(cluster, space, "exited")) >= set(started))
+    patiently(lambda: set(processes(cluster, space, "exited")) >= set(started))
     return max(event.t for event in processes(cluster, space, "exited").values())
-
-
-def eventually_true(holds: Callable[[], object], within_s: float = 5) -> None:
-    give_up = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
 
 
 def timeline(halt: Halt, cluster: Cluster) -> str:
@@ -105,7 +98,7 @@ def halted_desk(bench: RealBench, cluster: Cluster, world: World, tell: Tell) ->
     """Halt a desk of every kind; return the seconds from the touch to the last process."""
     space = bench.namespace(*DESK)
     start_job_of_cron_job(bench, space, "rebalance")
-    eventually_true(lambda: len(processes(cluster, space, "started")) == 10, within_s=20)
+    patiently(lambda: len(processes(cluster, space, "started")) == 10, within_s=20)
     aim_at_cluster(world, bench.kubeconfig(world.folder), "bench", [space])
     settled()
     halt = Halt(world)
@@ -275,6 +268,7 @@ def test_a_pod_whose_kubelet_is_gone_is_named_with_its_node(
         finally:
             cluster.node.kubelet.send(signal.SIGCONT)
     assert_not_halted(halt, code, f"{pod} on node1")
+    assert "unknown" in halt.text, "neither ended nor seen to run on"
 
 
 def assert_not_halted(halt: Halt, code: int, words: str) -> None:
