@@ -33,7 +33,7 @@ def clean(folder: Path, name: str) -> None:
             _kill(child)
         _kill(pid)
     for group in cgroups(name):
-        for path in (group, *group.rglob("*")):
+        for path in _tree(group):
             _kill_group(path)
     _wait_until_empty(name)
     for mount in sorted(_mounts(folder), reverse=True):
@@ -136,11 +136,16 @@ def _wait_until_empty(name: str) -> None:
 
 
 def _members(group: Path) -> bool:
-    for path in (group, *group.rglob("*")):
+    for path in _tree(group):
         with contextlib.suppress(OSError):
             if path.is_dir() and (path / "cgroup.procs").read_text().strip():
                 return True
     return False
+
+
+def _tree(group: Path) -> list[Path]:
+    """Return a group and all below it; `rglob` fails when groups come and go meanwhile."""
+    return [Path(inner) for inner, _, _ in os.walk(group)]
 
 
 def _mounts(folder: Path) -> list[str]:
