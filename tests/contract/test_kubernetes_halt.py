@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from killswitch.config import load_config
+from killswitch.converge import Limits
 from killswitch.model import Outcome, Step, StepResult
 from killswitch.sandbox.world import World
 from killswitch.sources import Sources
@@ -14,10 +16,16 @@ from killswitch.verdict import Intent
 from killswitch.wiring import units
 from tests.contract.kubernetes_bench import LOCK, MERGE, Bench, Seed, at
 from tests.halting import aim_at_cluster
-from tests.steps.test_contract import MESSAGE, run, targets
+from tests.steps import test_contract
+from tests.steps.test_contract import MESSAGE, targets
 from tests.worlds import running_world
 
 Make = Callable[..., Step]
+# A real kubelet takes its time: two seconds to kill, and more until the list is empty.
+LIMITS = Limits(
+    deadline_s=25, wrap_up_s=1, look_s=6, act_s=6, phase_s=5, patience_s=12, stay_down_s=0.4
+)
+run = partial(test_contract.run, limits=LIMITS)
 KINDS = ("deployments", "statefulsets", "daemonsets", "jobs", "cronjobs")
 DESK = (
     Seed("Deployment", "freqtrade", 2),

@@ -45,13 +45,13 @@ def put(bench: Bench, resource: str, space: str, spec: dict[str, object], **body
 
 
 def test_a_kind_that_is_not_installed_is_not_there_in_plain_text(bench: Bench) -> None:
-    path = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications"
+    path = "/apis/absent.example/v1/namespaces/desk/applications"
     for where in (path, f"{path}/bots"):
         answer = bench.ask("GET", where)
         assert (answer.code, answer.body) == (404, "404 page not found\n")
     # Whoever has no right to it cannot tell whether it is installed.
     refused = bench.ask("GET", path, as_user="nobody")
-    details = {"group": "argoproj.io", "kind": "applications"}
+    details = {"group": "absent.example", "kind": "applications"}
     assert failure(refused) == (403, "Forbidden", details)
 
 

@@ -81,7 +81,9 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         yield Bench(kind, world, server, make)
 
 
-def run(step: Step, intent: Intent, known: frozenset[str] = frozenset()) -> StepResult:
+def run(
+    step: Step, intent: Intent, known: frozenset[str] = frozenset(), limits: Limits = LIMITS
+) -> StepResult:
     mode = Mode.LIVE if intent is Intent.PERFORM else Mode.DRILL
     assignment = Assignment(
         order=make_order(mode),
@@ -91,7 +93,7 @@ def run(step: Step, intent: Intent, known: frozenset[str] = frozenset()) -> Step
         started_at=datetime.now(UTC),
         known={(step.name, step.system): known},
     )
-    return Runner().run(lambda now: carry_out(assignment, LIMITS, now)).results[0]
+    return Runner().run(lambda now: carry_out(assignment, limits, now)).results[0]
 
 
 def targets(plan: Plan) -> list[str]:
