@@ -29,7 +29,7 @@ def test_no_rule_is_for_everything() -> None:
         assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
 
 
-def test_no_rule_reads_secrets_or_undoes_a_halt() -> None:
+def test_no_rule_reads_secrets_or_deletes_a_quota() -> None:
     for rule in rules():
         if "secrets" in rule["resources"]:
             assert rule["resourceNames"]

@@ -37,6 +37,19 @@ def denied(account: Account, method: str, path: str, body: Object) -> bool:
     return account.send(method, path, body, query=DRY)[0] == 422
 
 
+# The garbage collector deletes an object whose owner is not there.
+ORPHAN = {
+    "ownerReferences": [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "name": "never",
+            "uid": "11111111-2222-4333-8444-555555555555",
+        }
+    ]
+}
+
+
 def scale(replicas: int) -> Object:
     return {"spec": {"replicas": replicas}}
 
@@ -104,6 +117,21 @@ CHANGES = {
             }
         },
     ),
+    "has a Job taken for garbage": (
+        "batch/v1/{ns}/jobs/jobs",
+        {"metadata": ORPHAN, "spec": {"suspend": True}},
+    ),
+    "has a CronJob taken for garbage": (
+        "batch/v1/{ns}/cronjobs/cronjobs",
+        {"metadata": ORPHAN, "spec": {"suspend": True}},
+    ),
+    "has a DaemonSet taken for garbage": (
+        "apps/v1/{ns}/daemonsets/daemonsets",
+        {
+            "metadata": ORPHAN,
+            "spec": {"template": {"spec": {"nodeSelector": {"killswitch/halted": "true"}}}},
+        },
+    ),
     "gives a DaemonSet another update strategy": (
         "apps/v1/{ns}/daemonsets/daemonsets",
         {
@@ -149,8 +177,15 @@ def test_the_policy_keeps_the_lock_from_being_loosened(account: Account, trader:
     path = f"/api/v1/namespaces/{trader}/resourcequotas"
     lock = {"metadata": {"name": "killswitch-lock"}, "spec": {"hard": {"pods": "0"}}}
     assert account.send("POST", path, lock)[0] == 201
-    loose = {"spec": {"hard": {"pods": None, "configmaps": "0"}}}
-    status, answer = account.send("PATCH", f"{path}/killswitch-lock", loose)
+    for loose in ({"spec": {"hard": {"pods": None, "configmaps": "0"}}}, {"metadata": ORPHAN}):
+        status, answer = account.send("PATCH", f"{path}/killswitch-lock", loose)
+        assert "killswitch may only" in refused(status, answer)
+
+
+def test_the_policy_keeps_the_lock_from_being_made_as_garbage(account: Account, idle: str) -> None:
+    path = f"/api/v1/namespaces/{idle}/resourcequotas"
+    lock = {"metadata": {"name": "killswitch-lock", **ORPHAN}, "spec": {"hard": {"pods": "0"}}}
+    status, answer = account.send("POST", path, lock)
     assert "killswitch may only" in refused(status, answer)
 
 
