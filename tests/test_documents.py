@@ -94,6 +94,20 @@ def test_what_the_runbook_quotes_from_the_touch_prompt_is_what_it_says() -> None
     assert [text for text in quoted if text not in said] == []
 
 
+def test_the_runbook_explains_every_label_that_stands_under_the_verdict() -> None:
+    _, _, rest = (ROOT / "docs/runbook.md").read_text().partition("| Label | What it means |")
+    first = (line.split("|")[1] for line in rest.partition("\n\n")[0].splitlines()[1:])
+    explained = {label for cell in first for label in re.findall(r"`(.+?)`", cell)}
+    code = [*(ROOT / "killswitch").glob("*.py"), *(ROOT / "killswitch").glob("[cs]*/*.py")]
+    said = {
+        label
+        for path in code
+        for label in re.findall(r'\b(?:Note|Line)\(\s*"([a-z ]+)"', path.read_text())
+    }
+    assert len(said) > 10
+    assert said - explained == set()
+
+
 def test_the_runbook_shows_the_list_that_resolve_prints() -> None:
     runbook = (ROOT / "docs/runbook.md").read_text()
     printed = "\n".join(f"{number}. {step}" for number, step in enumerate(RECOVERY, 1))
