@@ -96,7 +96,7 @@ def _demand_allowed(entry: Entry, plugin: Exec, allowed: Sequence[str]) -> None:
         line = json.dumps([*allowed, plugin.command], ensure_ascii=False)
         raise RefusedError(
             f"{who} gets its credential from the plugin {name}, which is not allowed to run:"
-            f" write exec = {redact(line)} in this [[kubernetes]] section, or give it a token"
+            f" write exec = {redact(line)} in its section, or give it a token"
         )
     if plugin.api_version not in _VERSIONS:
         version = _shown(plugin.api_version) if plugin.api_version else "no apiVersion"

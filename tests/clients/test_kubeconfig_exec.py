@@ -198,7 +198,7 @@ def test_only_exactly_what_is_allowed_is_run(plugin: Plugin, allowed: str) -> No
             call()
         assert str(caught.value) == (
             "kubeconfig user 'eks' gets its credential from the plugin './bin/plugin', which is"
-            f" not allowed to run: write exec = {line} in this [[kubernetes]] section, or give it"
+            f" not allowed to run: write exec = {line} in its section, or give it"
             " a token"
         )
     assert plugin.runs == 0
