@@ -46,7 +46,8 @@ def tls_context(
     if urlsplit(server).scheme == "http":
         return None
     host = host_of(server)
-    if cluster.insecure_skip_tls_verify and not is_loopback(host):
+    # Behind a proxy loopback is the proxy's, not this machine.
+    if cluster.insecure_skip_tls_verify and (cluster.proxy_url or not is_loopback(host)):
         raise RefusedError(
             f"insecure-skip-tls-verify is refused except for loopback: {host}: anybody between"
             " could read the token; give the kubeconfig its certificate-authority-data"

@@ -309,6 +309,13 @@ _HTTPS = "https://127.0.0.1:1"
             "insecure-skip-tls-verify is refused .*certificate-authority-data",
         ),
         (
+            text(
+                _HTTPS,
+                cluster={"insecure-skip-tls-verify": True, "proxy-url": "http://proxy.example:1"},
+            ),
+            "insecure-skip-tls-verify is refused .*certificate-authority-data",
+        ),
+        (
             text(_HTTPS, users=[{"name": "u", "user": {"token": t}} for t in ("a", "b")]),
             "the kubeconfig has 2 users named 'u': leave one",
         ),
