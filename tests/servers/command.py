@@ -73,6 +73,8 @@ def up(place: Path) -> None:
     """Start everything in a folder, and leave it running."""
     if _running(place):
         raise ServerError(f"servers run in {place}; stop them: scripts/servers down {place}")
+    if place.exists() and any(place.iterdir()) and not (place / "log").is_file():
+        raise ServerError(f"{place} holds something else; name an empty folder, or a new one")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     with (place / "log").open("ab") as log:
