@@ -35,8 +35,9 @@ def main(runs: int) -> int:
             print(f"{name}: {verdict(report)}", flush=True)
         bad = [bot.namespace for bot, report, at in halted if not stays(bot, report, at)]
     verified = [report.verified_s for _, report, _ in halted if report.verified_s is not None]
-    low, high = min(verified, default=0), max(verified, default=0)
-    print(f"verified: median {statistics.median(verified):.2f} s ({low:.2f} to {high:.2f})")
+    if verified:
+        low, high = min(verified), max(verified)
+        print(f"verified: median {statistics.median(verified):.2f} s ({low:.2f} to {high:.2f})")
     print(f"{runs - len(bad)} of {runs} with nothing left and nothing back after 20 s: bad {bad}")
     return 1 if bad else 0
 

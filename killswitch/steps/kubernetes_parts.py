@@ -69,6 +69,19 @@ def workloads(cluster: Cluster, seen: Seen, kind: str, found: Sequence[Workload]
         yield Clear(f"{seen.namespace}/{kind}", "none starts a pod", only_if_known=doubt)
 
 
+def unseen(seen: Seen, kind: str, error: VendorError) -> Item:
+    """Say what it means that a kind of workload could not be listed.
+
+    Where a latch keeps its pods out, a missing right is no reason for doubt.
+    """
+    target = f"{seen.namespace}/{kind}"
+    if seen.held and error.lasting:
+        return Clear(target, f"not seen ({error.problem}); no pod, kept out by a quota")
+    if seen.lock is not None and error.lasting and kind not in _ALWAYS:
+        return say.unseen(seen.namespace, kind, error)
+    return Blind(target, error.problem, error.lasting)
+
+
 def _delete(cluster: Cluster, seen: Seen) -> Action:
     namespace, left = seen.namespace, seen.left
     verb, phase = "delete", DELETE
@@ -91,16 +104,3 @@ def _stop(cluster: Cluster, seen: Seen, kind: str, workload: Workload) -> Action
         deed, phase = deeds.delete_and_scale, LATCH if seen.empty else DELETE
     both = deed(cluster, seen.namespace, kind, workload.name)
     return Action("stop", target, *both, phase, workload.replicas, reversible=True)
-
-
-def unseen(seen: Seen, kind: str, error: VendorError) -> Item:
-    """Say what it means that a kind of workload could not be listed.
-
-    Where a latch keeps its pods out, a missing right is no reason for doubt.
-    """
-    target = f"{seen.namespace}/{kind}"
-    if seen.held and error.lasting:
-        return Clear(target, f"not seen ({error.problem}); no pod, kept out by a quota")
-    if seen.lock is not None and error.lasting and kind not in _ALWAYS:
-        return say.unseen(seen.namespace, kind, error)
-    return Blind(target, error.problem, error.lasting)

@@ -105,4 +105,4 @@ class Cluster(Protocol):
         """List the autoscalers of one kind, `HPA` or `KEDA`; none where it is not installed."""
 
     def reconciler(self, keeper: Keeper) -> Reconciler | None:
-        """Read an Argo CD application or a Flux object; None if the cluster has none such."""
+        """Read an Argo CD application, a Flux object or a ScaledObject; None if it is not there."""
