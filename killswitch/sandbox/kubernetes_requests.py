@@ -163,16 +163,16 @@ def _terms(selector: str) -> Iterator[Callable[[Mapping[str, str]], bool]]:
         absent, alone, key, sign, values = match.groups()
         wanted = {value.strip() for value in (values or "").strip("()").split(",")}
         if alone:
-            yield partial(_has, alone, not absent)
+            yield partial(_has, alone, wish=not absent)
         else:
-            yield partial(_is_in, key, wanted, sign not in {"!=", "notin"})
+            yield partial(_is_in, key, wanted, wish=sign not in {"!=", "notin"})
 
 
-def _has(key: str, wish: bool, labels: Mapping[str, str]) -> bool:  # noqa: FBT001 (for partial)
+def _has(key: str, labels: Mapping[str, str], *, wish: bool) -> bool:
     return (key in labels) is wish
 
 
-def _is_in(key: str, values: set[str], wish: bool, labels: Mapping[str, str]) -> bool:  # noqa: FBT001
+def _is_in(key: str, values: set[str], labels: Mapping[str, str], *, wish: bool) -> bool:
     return (labels.get(key) in values) is wish
 
 

@@ -116,7 +116,11 @@ def test_a_replica_set_of_a_deployment_is_the_deployments(serve: Serve, connect:
 
 
 @pytest.mark.parametrize("latch", [True, False])
-def test_all_kinds_and_a_bare_pod_are_halted(serve: Serve, connect: Connect, latch: bool) -> None:  # noqa: FBT001
+def test_all_kinds_and_a_bare_pod_are_halted(
+    serve: Serve,
+    connect: Connect,
+    latch: bool,  # noqa: FBT001 (pytest gives it)
+) -> None:
     server = serve(*one_of_each())
     server.world.add_pod("trading", "bare")
     server.world.add_pod("trading", "finished", phase="Succeeded")

@@ -120,7 +120,7 @@ class ControlPlane:
         self._programs.pop("api").kill()
 
     def start_controllers(self) -> None:
-        """Start the controller manager (again), and wait until it is healthy."""
+        """Start the controller manager, and wait until it is healthy."""
         admin = self.admin_kubeconfig
         arguments = {
             "kubeconfig": admin,
@@ -142,10 +142,6 @@ class ControlPlane:
         self._programs["controllers"] = program
         health = Http(f"https://127.0.0.1:{self._controller_port}", ca_file=self.ca_file)
         program.wait_until(lambda: answers(health, "/healthz", "ok"), START_S)
-
-    def kill_controllers(self) -> None:
-        """End the controller manager at once."""
-        self._programs.pop("controllers").kill()
 
     def stop(self) -> None:
         """End everything; the API server hard and before etcd, without which it would hang."""

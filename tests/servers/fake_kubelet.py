@@ -12,7 +12,7 @@ pod to "node1", marks it Running, and on deletion does what was measured on kube
 
 What the processes do is read from the environment in the pod's own spec; every change of one is a
 JSON line in OUT. A pod annotated `test/stuck` is on a node that died: nothing ends, nothing is
-confirmed. With OUT's sibling file `silent` there, no heartbeat is sent: the node goes NotReady.
+confirmed.
 """
 
 import http.client
@@ -118,8 +118,8 @@ class Pod:
 class Kubelet:
     """Follows the pods of all namespaces."""
 
-    def __init__(self, api: Api, out: TextIO, silent: Path) -> None:
-        self._api, self._out, self._silent = api, out, silent
+    def __init__(self, api: Api, out: TextIO) -> None:
+        self._api, self._out = api, out
         self._pods: dict[str, Pod] = {}
         self._lock = threading.Lock()
 
@@ -154,7 +154,7 @@ class Kubelet:
         beaten = time.monotonic()
         while True:
             time.sleep(0.2)
-            if time.monotonic() - beaten > HEARTBEAT_S and not self._silent.exists():
+            if time.monotonic() - beaten > HEARTBEAT_S:
                 beaten = time.monotonic()
                 self._join()
 
@@ -293,7 +293,7 @@ def main() -> None:
     """Play until killed."""
     kubeconfig, out = Path(sys.argv[1]), Path(sys.argv[2])
     with out.open("a", buffering=1) as file:
-        Kubelet(Api(kubeconfig), file, out.with_name("silent")).run()
+        Kubelet(Api(kubeconfig), file).run()
 
 
 if __name__ == "__main__":

@@ -57,11 +57,6 @@ class FakeNode:
         spec: dict[str, Any] = pod_template(**arguments)["spec"]
         return spec
 
-    def be_silent(self, *, silent: bool = True) -> None:
-        """Stop (or take up again) the heartbeat: the node goes NotReady after its time."""
-        path = self.folder / "silent"
-        path.touch() if silent else path.unlink(missing_ok=True)
-
     def stop(self) -> None:
         """End it."""
         if self._program:

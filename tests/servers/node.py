@@ -110,7 +110,7 @@ class Node:
         return spec
 
     def start_kubelet(self) -> None:
-        """Start the kubelet (again)."""
+        """Start the kubelet."""
         arguments = {
             "config": self._kubelet_settings(),
             "kubeconfig": self.control_plane.admin_kubeconfig,
@@ -120,10 +120,6 @@ class Node:
         flags = [f"--{name}={value}" for name, value in arguments.items()]
         log = self.folder / "kubelet.log"
         self._programs["kubelet"] = Program([binary("kubelet"), *flags], log)
-
-    def kill_kubelet(self) -> None:
-        """End the kubelet at once; its pods run on."""
-        self._programs.pop("kubelet").kill()
 
     @property
     def kubelet(self) -> Program:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ class Desk:
         self.server = server
         self.unfinished = Unfinished()
 
-    def client(self, *, may_write: bool = True, token: str = TOKEN, **past: object) -> VaultClient:
+    def client(self, *, may_write: bool = True, token: str = TOKEN, **past: Any) -> VaultClient:
         client = VaultClient(
             address=self.server.url,
             timeout_s=(0.5, 0.5),
@@ -64,11 +65,11 @@ class Desk:
             steady_s=0.4,
             unfinished=self.unfinished,
         )
-        client.login(token=Secret(token), may_write=may_write, **past)  # type: ignore[arg-type]
+        client.login(token=Secret(token), may_write=may_write, **past)
         return client
 
-    def step(self, client: VaultClient | None = None, /, **what: object) -> WipeSecrets:
-        return WipeSecrets(client or self.client(), "main", **what)  # type: ignore[arg-type]
+    def step(self, client: VaultClient | None = None, /, **what: Any) -> WipeSecrets:
+        return WipeSecrets(client or self.client(), "main", **what)
 
     def target(self) -> str:
         return f"trading/ (mount {self.server.mounts['trading/'].accessor})"
