@@ -98,7 +98,7 @@ def test_status_without_a_touch_says_what_it_did_not_look_at_and_with_one_it_loo
         assert drill.code == 0, drill.err + drill.out
         bare = killswitch(["status", *config_of(world)], tmp_path)
         assert bare.code == 0, bare.out
-        assert "without a touch: 6 not looked at" in bare.out
+        assert "without a touch: 7 not looked at" in bare.out
         assert "sealed, not looked at; killswitch status --touch" in bare.out
         touched = killswitch(["status", "--touch", "--yes", *config_of(world)], tmp_path)
         assert touched.code == 0, touched.out
