@@ -69,6 +69,8 @@ def _verifying(cluster: Cluster, folder: Path) -> ssl.SSLContext:
         elif cluster.certificate_authority:
             file = folder / cluster.certificate_authority
             pem = read_file(file, "certificate-authority").decode()
+        if pem is not None and not pem.strip():
+            raise ValueError("none would mean the system's authorities")  # noqa: TRY301
         context = ssl.create_default_context(cadata=pem)
     except (ssl.SSLError, ValueError):
         raise RefusedError(

@@ -296,6 +296,8 @@ _HTTPS = "https://127.0.0.1:1"
         (text(_HTTPS, user={"client-certificate": "no"}), "cannot read the client certificate or"),
         (text(_HTTPS, user=_CERT | {"client-key-data": b64(b"k")}), "is not a PEM certificate"),
         (text(_HTTPS, cluster={"certificate-authority-data": b64(b"ca")}), "it is not PEM"),
+        # No authority at all would mean those of the system.
+        (text(_HTTPS, cluster={"certificate-authority-data": b64(b"\n")}), "it is not PEM"),
         (text(_HTTPS, cluster={"certificate-authority": "no"}), "the certificate-authority .*/no"),
         (text("http://127.0.0.1:1", user={"tokenFile": "kubeconfig"}), "no token has"),
         (text(_HTTPS, cluster={"proxy-url": "socks5://127.0.0.1:1"}), "for SOCKS, forward a port"),

@@ -8,7 +8,7 @@ from tests.servers.processes import ServerError
 
 ROOT = Path(__file__).parents[2]
 # What decides the bytes of the programs; a change of it asks for a new build.
-RECIPE = ("scripts/build_servers.py", "requirements/servers.txt")
+RECIPE = ("scripts/build_servers.py", "requirements/servers.txt", "requirements/go.txt")
 
 
 class MissingServerError(ServerError):
