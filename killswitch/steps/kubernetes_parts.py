@@ -40,6 +40,12 @@ def pods(cluster: Cluster, seen: Seen) -> Iterator[Item]:
     if isinstance(seen.pods, VendorError):
         yield Blind(target, seen.pods.problem, seen.pods.lasting)
         return
+    late = f"{seen.namespace}/late pods"
+    if seen.stuck:
+        # A target of its own: what was sent to the others says nothing of these.
+        yield Blind(late, say.unconfirmed(seen.stuck))
+    elif seen.real or seen.pods:
+        yield Clear(late, "no pod is late to end")
     yield from (say.stuck(seen.namespace, pod) for pod in seen.stuck)
     yield from (say.finalized(seen.namespace, pod) for pod in seen.finalized)
     if seen.left:

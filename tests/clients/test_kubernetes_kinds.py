@@ -189,7 +189,7 @@ def test_labels_that_nothing_has_are_never_halted(serve: Serve, connect: Connect
 # Pods that never end.
 
 
-def test_a_pod_of_a_dead_node_is_sent_not_ended_and_named(serve: Serve, connect: Connect) -> None:
+def test_a_pod_of_a_dead_node_is_unknown_and_named(serve: Serve, connect: Connect) -> None:
     server = serve(Workload(kind="Deployment", name="bot"), traps=["stuck-pod"])
     pod = next(iter(server.world.namespaces["trading"].pods.values()))
     pod.node = "node-7"
@@ -198,6 +198,7 @@ def test_a_pod_of_a_dead_node_is_sent_not_ended_and_named(serve: Serve, connect:
     assert not report.halted
     (pods,) = [it for it in report.results[0].targets if it.target == "trading/pods"]
     assert (pods.outcome, pods.live) == (Outcome.SENT, False)
+    assert report.results[0].outcome is Outcome.UNKNOWN
     assert "on node-7: stop not confirmed; its process may still run" in pods.saw
     assert not any("gracePeriodSeconds=0" in write.query for write in server.writes)
 

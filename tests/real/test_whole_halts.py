@@ -269,6 +269,7 @@ def test_a_pod_whose_kubelet_is_gone_is_named_with_its_node(
             cluster.node.kubelet.send(signal.SIGCONT)
     assert_not_halted(halt, code, f"{pod} on node1")
     assert "unknown" in halt.text, "neither ended nor seen to run on"
+    assert code == 11, halt.text
 
 
 def assert_not_halted(halt: Halt, code: int, words: str) -> None:

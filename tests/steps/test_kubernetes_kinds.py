@@ -153,7 +153,7 @@ def test_an_overdue_pod_is_unknown_and_named_with_its_node(fake: FakeCluster) ->
     plan = step_on(fake).plan()
     words = "pod bot on node-7: stop not confirmed; its process may still run"
     assert plan.live == ()
-    assert plan.blind == (Blind("trading/pods", words),)
+    assert plan.blind == (Blind("trading/late pods", words), Blind("trading/pods", words))
     assert f"trading: {words}" in told(plan)
 
 

@@ -145,6 +145,7 @@ def test_the_latch_and_the_deletes_come_first_and_the_sweep_comes_last(
     assert clear(step.plan()) == {
         "trading/quota": False,
         "trading/pods": False,
+        "trading/late pods": False,
         "trading/deployments/freqtrade": False,
     } | {f"trading/{kind}": False for kind in KINDS}
 
