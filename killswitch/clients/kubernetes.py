@@ -13,6 +13,7 @@ from killswitch.clients.kubernetes_changes import LOCK_PATH, Changes
 from killswitch.clients.kubernetes_http import expect_ok, parse
 from killswitch.clients.kubernetes_kinds import RECONCILERS, WORKLOADS
 from killswitch.clients.kubernetes_owners import ReconcilerItem, is_of_keda, reconciler_of
+from killswitch.clients.kubernetes_pods import PodMemory
 from killswitch.clients.kubernetes_session import ApiSession, SessionArguments
 from killswitch.clients.kubernetes_shapes import (
     Item,
@@ -57,6 +58,7 @@ class KubernetesClient(ApiSession):
         super().__init__(**session)
         self.grace_s = grace_s
         self._labels = dict(selector or {})
+        self.memory = PodMemory()
 
     @property
     def selector(self) -> str:
@@ -82,10 +84,13 @@ class KubernetesClient(ApiSession):
         return Lock.MISSING if missing else lock_of(parse(expect_ok(answer), Quota))
 
     def pods(self, namespace: str) -> tuple[Pod, ...]:
-        """List every pod of `namespace` that is selected, finished ones too."""
+        """List every pod of `namespace` that is selected, finished ones too.
+
+        A static pod stays in it for the rest of the run: without its mirror it runs on.
+        """
         params, query = {"namespace": namespace}, self.selecting
         found = self._list(_PODS, params, "PodList", PodItem, query)
-        return tuple(pod_of(item, now) for item, now in found)
+        return self.memory.beside(namespace, [pod_of(item, now) for item, now in found])
 
     def workloads(self, namespace: str, kind: str) -> tuple[Workload, ...]:
         """List what asks for such pods, without finished Jobs and what a Deployment owns."""

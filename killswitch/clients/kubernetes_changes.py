@@ -69,9 +69,15 @@ class Changes:
         return self._client.call("POST", _QUOTAS, {"namespace": namespace}, query, body)
 
     def delete_pods(self, namespace: str) -> Receipt:
-        """Ask every selected pod to end within the grace; the answer's body is not read."""
+        """Ask every selected pod to end within the grace; the answer's body is not read.
+
+        The mirrors of static pods are left in the list: the quota would keep them from coming
+        back, and then nothing would tell of what runs on.
+        """
         grace_s = self._client.grace_s
         query = {"gracePeriodSeconds": str(grace_s), **self._client.selecting, **self._dry}
+        if static := self._client.memory.static(namespace):
+            query["fieldSelector"] = ",".join(f"metadata.name!={pod.name}" for pod in static)
         expect_ok(self._client.call("DELETE", _PODS, {"namespace": namespace}, query))
         floor = (
             f" (its kubelet gives at least {KUBELET_FLOOR_S})" if grace_s < KUBELET_FLOOR_S else ""

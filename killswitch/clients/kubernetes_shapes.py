@@ -10,6 +10,7 @@ from killswitch.clients.kubernetes_kinds import HALTED
 from killswitch.clients.kubernetes_owners import Meta, keepers_of
 from killswitch.steps.kubernetes_port import Lock, Pod, Workload
 
+_MIRROR: Final = "kubernetes.io/config.mirror"
 _ENDED: Final = frozenset({"Complete", "Failed"})
 T = TypeVar("T")
 
@@ -166,6 +167,8 @@ def pod_of(item: PodItem, now: datetime | None) -> Pod:
         ending=ending,
         overdue_s=_overdue_s(meta, now),
         held_by=", ".join(meta.finalizers or ()) if ending and _terminated(item) else "",
+        uid=meta.uid,
+        static=_is_mirror(meta),
     )
 
 
@@ -200,6 +203,12 @@ def lock_of(quota: Quota) -> Lock:
         return Lock.OTHER
     # Admission goes by the status, which a controller fills in some milliseconds later.
     return Lock.IN_FORCE if _no_pod(quota.status.hard) else Lock.PENDING
+
+
+def _is_mirror(meta: Meta) -> bool:
+    """Return whether it only shows what a node runs from a file of its own."""
+    owners = meta.owner_references or ()
+    return _MIRROR in (meta.annotations or {}) or any(owner.kind == "Node" for owner in owners)
 
 
 def _wanted(kind: str, item: Item) -> int:

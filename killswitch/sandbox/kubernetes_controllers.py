@@ -24,7 +24,7 @@ class Pod:
     """One pod. `owner` is its workload's kind and name, or None for a bare pod.
 
     `delete_at` is its deletionTimestamp; `ends_at` is when its processes really end. With a
-    finalizer it stays listed then, as `done`.
+    finalizer it stays listed then, as `done`. A `static` one is the mirror of what its node runs.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Pod:
     ends_at: float = math.inf
     finalizer: str = ""
     done: bool = False
+    static: bool = False
     uid: str = field(default_factory=new_uid)
 
 
@@ -244,6 +245,8 @@ class World:
                 pod.done = True
             elif pod.ends_at <= now and not stuck:
                 del space.pods[pod.name]
+                if pod.static:
+                    self.orphans.append((f"{space.name}/{pod.name}", math.inf))
                 if not space.pods:
                     space.empty_since = pod.ends_at
 

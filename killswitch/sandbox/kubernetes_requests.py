@@ -150,8 +150,14 @@ def selected(request: Request, item: Json) -> bool:
     labels = item["metadata"].get("labels", {})
     if not all(chosen(labels) for chosen in _terms(request.args.get("labelSelector", ""))):
         return False
-    name = request.args.get("fieldSelector", "").removeprefix("metadata.name=")
-    return not name or item["metadata"]["name"] == name
+    named = item["metadata"]["name"]
+    return all(_chooses(term, named) for term in request.args.get("fieldSelector", "").split(","))
+
+
+def _chooses(term: str, name: str) -> bool:
+    if term.startswith("metadata.name!="):
+        return name != term.removeprefix("metadata.name!=")
+    return not term or name == term.removeprefix("metadata.name=")
 
 
 def _terms(selector: str) -> Iterator[Callable[[Mapping[str, str]], bool]]:

@@ -37,6 +37,14 @@ def pod_json(space: Namespace, pod: Pod) -> Json:
     more: Json = {"labels": pod.labels}
     if pod.owner:
         more["ownerReferences"] = [_owner(space, *pod.owner)]
+    if pod.static:
+        more["annotations"] = {
+            "kubernetes.io/config.mirror": "0",
+            "kubernetes.io/config.source": "file",
+        }
+        more["ownerReferences"] = [
+            {"apiVersion": "v1", "kind": "Node", "name": pod.node, "uid": "0", "controller": True}
+        ]
     if pod.finalizer:
         more["finalizers"] = [pod.finalizer]
     meta = meta_json(space, pod, **more)

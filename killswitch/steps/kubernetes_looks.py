@@ -29,21 +29,26 @@ class Seen:
     @property
     def left(self) -> list[Pod]:
         """The pods whose processes run, or may yet end in time."""
-        return [pod for pod in self._listed if not (pod.held_by or pod.overdue_s > OVERDUE_S)]
+        return [pod for pod in self._ours if not (pod.held_by or pod.overdue_s > OVERDUE_S)]
 
     @property
     def stuck(self) -> list[Pod]:
         """The pods that should have ended long ago, and whose processes may still run."""
-        return [pod for pod in self._listed if pod.overdue_s > OVERDUE_S and not pod.held_by]
+        return [pod for pod in self._ours if pod.overdue_s > OVERDUE_S and not pod.held_by]
 
     @property
     def finalized(self) -> list[Pod]:
         """The pods whose containers have terminated, and which only a finalizer keeps listed."""
-        return [pod for pod in self._listed if pod.held_by]
+        return [pod for pod in self._ours if pod.held_by]
+
+    @property
+    def static(self) -> list[Pod]:
+        """The pods that no API can end: their nodes run them from files of their own."""
+        return [pod for pod in self._listed if pod.static]
 
     @property
     def empty(self) -> bool:
-        """True when it was seen that no pod has a process any more."""
+        """True when it was seen that no pod, but for static ones, has a process any more."""
         return not (isinstance(self.pods, VendorError) or self.left or self.stuck)
 
     @property
@@ -81,6 +86,10 @@ class Seen:
     def _asked(self) -> bool:
         kinds = self.kinds.values()
         return any(kind for kind in kinds if not isinstance(kind, VendorError))
+
+    @property
+    def _ours(self) -> list[Pod]:
+        return [pod for pod in self._listed if not pod.static]
 
     @property
     def _listed(self) -> Sequence[Pod]:

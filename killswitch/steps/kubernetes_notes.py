@@ -37,6 +37,11 @@ def unconfirmed(pods: Sequence[Pod]) -> str:
     return f"pod {names(pods)}: stop not confirmed; {may} still run"
 
 
+def static(pods: Sequence[Pod]) -> str:
+    """Return why static pods run on, and who can end them."""
+    return f"static pod {names(pods)}: only its node can stop it (remove its manifest there)"
+
+
 def finalized(namespace: str, pod: Pod) -> Note:
     """Say that a pod is listed although its processes have ended."""
     text = f"pod {namespace}/{pod}: its containers have ended; {pod.held_by} keeps it listed"

@@ -46,6 +46,8 @@ def pods(cluster: Cluster, seen: Seen) -> Iterator[Item]:
         yield Blind(late, say.unconfirmed(seen.stuck))
     elif seen.real or seen.pods:
         yield Clear(late, "no pod is late to end")
+    if seen.static:
+        yield Blind(f"{seen.namespace}/static pods", say.static(seen.static), lasting=True)
     yield from (say.stuck(seen.namespace, pod) for pod in seen.stuck)
     yield from (say.finalized(seen.namespace, pod) for pod in seen.finalized)
     if seen.left:
@@ -53,7 +55,8 @@ def pods(cluster: Cluster, seen: Seen) -> Iterator[Item]:
     elif seen.stuck:
         yield Blind(target, say.unconfirmed(seen.stuck))
     else:
-        saw = "no process, though a finalizer keeps pods listed" if seen.pods else "no pod"
+        saw = "no process, though a finalizer keeps pods listed" if seen.finalized else "no pod"
+        saw += " but static ones" if seen.static else ""
         saw += ", kept out by a quota" if seen.held else ""
         yield Clear(target, saw, only_if_known=not (seen.real or seen.pods))
 

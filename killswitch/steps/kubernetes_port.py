@@ -37,6 +37,7 @@ class Pod:
     """One pod. `overdue_s`: how long ago it should have ended, by the cluster's own clock.
 
     `held_by` names the finalizers that alone keep it listed: every container has terminated.
+    A `static` pod is its node's own: what the API lists, or has lost, is only its mirror.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Pod:
     ending: bool = False
     overdue_s: float = 0.0
     held_by: str = ""
+    uid: str = ""
+    static: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} on {self.node or 'no node'}"
@@ -68,7 +71,7 @@ class Writes(Protocol):
         """Create or mend the quota."""
 
     def delete_pods(self, namespace: str) -> Receipt:
-        """Ask every pod to end now."""
+        """Ask every pod to end now, but for the static ones."""
 
     def scale_to_zero(self, namespace: str, kind: str, name: str) -> Receipt:
         """Ask for no pod any more: a scale of 0, suspended, or a node that is nowhere."""
@@ -96,7 +99,7 @@ class Cluster(Protocol):
         """Read the quota."""
 
     def pods(self, namespace: str) -> Sequence[Pod]:
-        """List the pods, finished ones too."""
+        """List the pods, finished ones too, and the static ones that this run ever saw."""
 
     def workloads(self, namespace: str, kind: str) -> Sequence[Workload]:
         """List what asks for such pods; `kind` is one of `KINDS`."""

@@ -213,6 +213,36 @@ def test_a_pod_that_a_finalizer_keeps_listed_is_halted_and_told(
     assert any("its containers have ended; bots.example/settle" in text for text in notes(report))
 
 
+def test_a_static_pod_is_never_halted_and_its_mirror_stays_for_the_next_run(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(Workload(kind="Deployment", name="freqtrade", replicas=2))
+    server.world.add_pod("trading", "bot-node-1").static = True
+    for _ in range(2):
+        report = halt(StopTrading(connect(server), "main", ("trading",)))
+        assert report.results[0].outcome is Outcome.UNKNOWN
+        (static,) = [it for it in report.results[0].targets if not it.outcome.ended]
+        assert (static.target, static.live) == ("trading/static pods", False)
+        assert static.saw == (
+            "static pod bot-node-1 on node-1: only its node can stop it (remove its manifest there)"
+        )
+        assert set(server.world.namespaces["trading"].pods) == {"bot-node-1"}
+    assert server.live() == ["pod trading/bot-node-1"]
+
+
+def test_a_static_pod_whose_mirror_is_deleted_is_not_forgotten(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(Workload(kind="Deployment", name="freqtrade"))
+    server.world.add_pod("trading", "bot-node-1").static = True
+    client = connect(server)
+    client.pods("trading")
+    connect(server).writes.delete_pods("trading")
+    time.sleep(0.6)
+    assert [pod.name for pod in client.pods("trading") if pod.static] == ["bot-node-1"]
+    assert [pod.name for pod in connect(server).pods("trading") if pod.static] == []
+
+
 def test_a_finished_phase_alone_proves_no_end(serve: Serve, connect: Connect) -> None:
     server = serve(Workload(kind="Deployment", name="bot"))
     pod = server.world.add_pod("trading", "lost")
