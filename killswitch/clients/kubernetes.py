@@ -86,7 +86,7 @@ class KubernetesClient(ApiSession):
     def pods(self, namespace: str) -> tuple[Pod, ...]:
         """List every pod of `namespace` that is selected, finished ones too.
 
-        A static pod stays in it for the rest of the run: without its mirror it runs on.
+        For the rest of the run it holds also those that left the list before their end was seen.
         """
         params, query = {"namespace": namespace}, self.selecting
         found = self._list(_PODS, params, "PodList", PodItem, query)

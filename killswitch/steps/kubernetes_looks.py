@@ -3,14 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from killswitch.errors import VendorError
-from killswitch.steps.kubernetes_port import KINDS, Cluster, Lock, Pod, Workload
+from killswitch.steps.kubernetes_port import KINDS, OVERDUE_S, Cluster, Lock, Pod, Workload
 from killswitch.steps.side_by_side import keep, side_by_side
-
-OVERDUE_S: Final = 5.0
-"""How late a pod may end before its end counts as not confirmed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +25,12 @@ class Seen:
     @property
     def left(self) -> list[Pod]:
         """The pods whose processes run, or may yet end in time."""
-        return [pod for pod in self._ours if not (pod.held_by or pod.overdue_s > OVERDUE_S)]
+        return [pod for pod in self._ours if not (pod.held_by or _is_late(pod))]
 
     @property
     def stuck(self) -> list[Pod]:
         """The pods that should have ended long ago, and whose processes may still run."""
-        return [pod for pod in self._ours if pod.overdue_s > OVERDUE_S and not pod.held_by]
+        return [pod for pod in self._ours if _is_late(pod) and not pod.held_by]
 
     @property
     def finalized(self) -> list[Pod]:
@@ -94,6 +90,10 @@ class Seen:
     @property
     def _listed(self) -> Sequence[Pod]:
         return () if isinstance(self.pods, VendorError) else self.pods
+
+
+def _is_late(pod: Pod) -> bool:
+    return pod.lost or pod.overdue_s > OVERDUE_S
 
 
 def look(cluster: Cluster, namespaces: Sequence[str], *, latch: bool) -> list[Seen]:

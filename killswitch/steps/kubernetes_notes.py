@@ -34,7 +34,8 @@ def stuck(namespace: str, pod: Pod) -> Note:
 def unconfirmed(pods: Sequence[Pod]) -> str:
     """Return what is known of pods that did not end in time."""
     may = "its process may" if len(pods) == 1 else "their processes may"
-    return f"pod {names(pods)}: stop not confirmed; {may} still run"
+    how = "left the list unconfirmed" if all(pod.lost for pod in pods) else "stop not confirmed"
+    return f"pod {names(pods)}: {how}; {may} still run"
 
 
 def static(pods: Sequence[Pod]) -> str:

@@ -11,6 +11,9 @@ from killswitch.steps.kubernetes_keepers import Keeper, Reconciler, Tool
 LOCK: Final = "killswitch-lock"
 """The name of the quota that keeps pods out."""
 
+OVERDUE_S: Final = 5.0
+"""How late a pod may end before its end counts as not confirmed."""
+
 KINDS: Final = (
     "deployments",
     "statefulsets",
@@ -37,6 +40,7 @@ class Pod:
     """One pod. `overdue_s`: how long ago it should have ended, by the cluster's own clock.
 
     `held_by` names the finalizers that alone keep it listed: every container has terminated.
+    A `lost` pod left the list late, before its containers were seen to terminate.
     A `static` pod is its node's own: what the API lists, or has lost, is only its mirror.
     """
 
@@ -46,6 +50,7 @@ class Pod:
     overdue_s: float = 0.0
     held_by: str = ""
     uid: str = ""
+    lost: bool = False
     static: bool = False
 
     def __str__(self) -> str:
@@ -99,7 +104,7 @@ class Cluster(Protocol):
         """Read the quota."""
 
     def pods(self, namespace: str) -> Sequence[Pod]:
-        """List the pods, finished ones too, and the static ones that this run ever saw."""
+        """List the pods, finished ones too, and those whose end this run did not see."""
 
     def workloads(self, namespace: str, kind: str) -> Sequence[Workload]:
         """List what asks for such pods; `kind` is one of `KINDS`."""

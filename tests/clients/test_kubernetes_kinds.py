@@ -213,6 +213,32 @@ def test_a_pod_that_a_finalizer_keeps_listed_is_halted_and_told(
     assert any("its containers have ended; bots.example/settle" in text for text in notes(report))
 
 
+def test_a_late_pod_that_is_deleted_by_force_is_unknown_for_the_rest_of_the_run(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(Workload(kind="Deployment", name="bot", replicas=2))
+    client = connect(server)
+    pods = server.world.namespaces["trading"].pods
+    first, second = pods.values()
+    for pod in (first, second):
+        pod.delete_at, pod.ends_at = time.time() - 9, time.time() + 60
+    step = StopTrading(client, "main", ("trading",))
+    client.writes.lock("trading")
+    step.plan()
+    with server.lock:
+        first.delete_grace_s = second.delete_grace_s = 1
+        second.done, second.finalizer = True, "bots.example/settle"
+    step.plan()
+    with server.lock:
+        pods.clear()
+    (blind, _) = step.plan().blind
+    assert blind.target == "trading/late pods"
+    assert blind.reason == (
+        f"pod {first.name} on node-1: left the list unconfirmed; its process may still run"
+    )
+    assert connect(server).pods("trading") == ()
+
+
 def test_a_static_pod_is_never_halted_and_its_mirror_stays_for_the_next_run(
     serve: Serve, connect: Connect
 ) -> None:
