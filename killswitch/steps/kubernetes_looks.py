@@ -59,8 +59,11 @@ class Seen:
 
     @property
     def real(self) -> bool:
-        """True when an empty list of pods is no mistake in the name or in the labels."""
-        return self._asked if self.selected else self.exists
+        """True when an empty list of pods is no mistake in the name or in the labels.
+
+        Something that asks for pods, or did, was seen; our own quota can be anywhere.
+        """
+        return self._asked
 
     @property
     def asking(self) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """The Kubernetes client and step with every kind of workload, labels and reconcilers."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -68,7 +68,12 @@ def one_of_each() -> list[Workload]:
     return [Workload(kind=kind, name=name[:-1]) for name, kind in OF_KIND.items()]
 
 
-def halt(*steps: Step, intent: Intent = Intent.PERFORM, limits: Limits = LIMITS) -> HaltReport:
+def halt(
+    *steps: Step,
+    intent: Intent = Intent.PERFORM,
+    limits: Limits = LIMITS,
+    known: Mapping[tuple[str, str], frozenset[str]] | None = None,
+) -> HaltReport:
     mode = Mode.LIVE if intent is Intent.PERFORM else Mode.DRILL
     assignment = Assignment(
         order=make_order(mode),
@@ -76,7 +81,7 @@ def halt(*steps: Step, intent: Intent = Intent.PERFORM, limits: Limits = LIMITS)
         intent=intent,
         steps=steps,
         started_at=datetime.now(UTC),
-        known={},
+        known=known or {},
     )
     return Runner().run(lambda now: carry_out(assignment, limits, now))
 
@@ -184,6 +189,30 @@ def test_labels_that_nothing_has_are_never_halted(serve: Serve, connect: Connect
         report = halt(StopTrading(client, "main", ("trading",), latch=latch))
         assert not report.halted
         assert report.results[0].outcome is Outcome.UNKNOWN
+
+
+def test_a_wrong_namespace_that_is_empty_is_unknown_and_a_scaled_down_trader_is_not(
+    serve: Serve, connect: Connect
+) -> None:
+    bot = Workload(kind="Deployment", name="bot", replicas=0)
+    server = serve(namespaces={"trading": [bot], "trading-old": []})
+    for intent in (Intent.REHEARSE, Intent.PERFORM):
+        step = StopTrading(connect(server), "main", ("trading-old",))
+        assert halt(step, intent=intent).results[0].outcome is Outcome.UNKNOWN
+    step = StopTrading(connect(server), "main", ("trading",))
+    assert halt(step, intent=Intent.REHEARSE).passed
+    assert halt(step).halted
+
+
+def test_a_namespace_of_bare_pods_is_known_once_a_run_has_seen_one(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(namespaces={"trading": []})
+    server.world.add_pod("trading", "bare")
+    step = StopTrading(connect(server), "main", ("trading",))
+    assert halt(step).halted
+    assert not halt(step).halted
+    assert halt(step, known={("kubernetes", "main"): frozenset({"trading/pods"})}).halted
 
 
 # Pods that never end.

@@ -217,12 +217,14 @@ def test_a_missing_namespace_is_never_clear(fake: FakeCluster) -> None:
         plan.live[0].perform()
 
 
-def test_no_pod_counts_only_beside_a_quota_that_was_seen(fake: FakeCluster) -> None:
+@pytest.mark.parametrize("lock", list(Lock))
+def test_no_pod_counts_only_beside_what_asks_for_pods_or_did(fake: FakeCluster, lock: Lock) -> None:
     fake.running = {}
+    fake.lock = lock
+    fake.wants["deployments"]["freqtrade"] = Workload("freqtrade", 0)
+    assert clear(step_on(fake).plan())["trading/pods"] is False
     fake.wants["deployments"] = {}
     assert clear(step_on(fake).plan())["trading/pods"] is True
-    fake.lock = Lock.IN_FORCE
-    assert clear(step_on(fake).plan())["trading/pods"] is False
 
 
 def test_what_is_scaled_back_for_ever_is_clear_once_the_quota_holds(fake: FakeCluster) -> None:
