@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final, TypeVar, Unpack
 
 from killswitch.clients.kubernetes_changes import LOCK_PATH, Changes
+from killswitch.clients.kubernetes_choice import Choice
 from killswitch.clients.kubernetes_http import expect_ok, parse
 from killswitch.clients.kubernetes_kinds import RECONCILERS, WORKLOADS
 from killswitch.clients.kubernetes_owners import ReconcilerItem, is_of_keda, reconciler_of
@@ -58,6 +59,7 @@ class KubernetesClient(ApiSession):
         super().__init__(**session)
         self.grace_s = grace_s
         self._labels = dict(selector or {})
+        self.choice = Choice(self._labels)
         self.memory = PodMemory()
 
     @property
@@ -88,18 +90,20 @@ class KubernetesClient(ApiSession):
 
         For the rest of the run it holds also those that left the list before their end was seen.
         """
-        params, query = {"namespace": namespace}, self.selecting
-        found = self._list(_PODS, params, "PodList", PodItem, query)
-        return self.memory.beside(namespace, [pod_of(item, now) for item, now in found])
+        found = list(self._list(_PODS, {"namespace": namespace}, "PodList", PodItem))
+        clock = next((now for _, now in found), None)
+
+        def listed(kind: str) -> Mapping[str, Item]:
+            return {item.metadata.uid: item for item in self._items(namespace, kind)}
+
+        items = self.choice.of(namespace, [item for item, _ in found], listed)
+        return self.memory.beside(namespace, [pod_of(item, clock) for item in items])
 
     def workloads(self, namespace: str, kind: str) -> tuple[Workload, ...]:
         """List what asks for such pods, without finished Jobs and what a Deployment owns."""
-        place = WORKLOADS[kind]
-        params, answered = {"namespace": namespace}, f"{place.kind}List"
-        items = [item for item, _ in self._list(place.list_path, params, answered, Item)]
         return tuple(
             workload_of(kind, item)
-            for item in items
+            for item in self._items(namespace, kind)
             if is_chosen(item, self._labels)
             and not is_of_deployment(item)
             and not (kind == "jobs" and is_finished(item))
@@ -133,15 +137,19 @@ class KubernetesClient(ApiSession):
         """What limits a request to the selected pods."""
         return {"labelSelector": self.selector} if self._labels else {}
 
+    def _items(self, namespace: str, kind: str) -> list[Item]:
+        place = WORKLOADS[kind]
+        found = self._list(place.list_path, {"namespace": namespace}, f"{place.kind}List", Item)
+        return [item for item, _ in found]
+
     def _list(
         self,
         path: str,
         params: Mapping[str, str],
         kind: str,
         entry: type[T],
-        limits: Mapping[str, str] | None = None,
     ) -> Iterator[tuple[T, datetime | None]]:
-        query = {"limit": str(_PAGE), **(limits or {})}
+        query = {"limit": str(_PAGE)}
         for _ in range(_MAX_PAGES):
             answer = expect_ok(self.call("GET", path, params, query))
             page = parse(answer, Page[entry])  # type: ignore[valid-type]  # msgspec makes it so

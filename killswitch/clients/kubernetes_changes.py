@@ -79,11 +79,25 @@ class Changes:
         if static := self._client.memory.static(namespace):
             query["fieldSelector"] = ",".join(f"metadata.name!={pod.name}" for pod in static)
         expect_ok(self._client.call("DELETE", _PODS, {"namespace": namespace}, query))
+        for name in self._client.choice.strays(namespace):
+            self._delete_stray(namespace, name)
         floor = (
             f" (its kubelet gives at least {KUBELET_FLOOR_S})" if grace_s < KUBELET_FLOOR_S else ""
         )
         which = f"pod with {self._client.selector}" if self._client.selector else "pod"
         return Receipt(f"{self._claim}every {which} was asked to end within {grace_s} s{floor}")
+
+    def _delete_stray(self, namespace: str, name: str) -> None:
+        params = {"namespace": namespace, "name": name}
+        query = {"gracePeriodSeconds": str(self._client.grace_s), **self._dry}
+        answer = self._client.call("DELETE", f"{_PODS}/{{name}}", params, query)
+        if answer.code == 403:
+            raise RefusedError(
+                f"no right to delete pods by name (403): {name} has not the labels"
+                f" {self._client.selector}, but is of what makes pods with them"
+            )
+        if answer.code != 404:
+            expect_ok(answer)
 
     def scale_to_zero(self, namespace: str, kind: str, name: str) -> Receipt:
         """Ask for no pod any more; reports what the server now says it wants."""

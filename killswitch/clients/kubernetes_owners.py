@@ -20,6 +20,7 @@ class Owner(msgspec.Struct):
 
     kind: str
     name: str
+    uid: str = ""
 
 
 class Meta(msgspec.Struct, rename="camel"):

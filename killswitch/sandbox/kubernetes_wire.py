@@ -36,7 +36,7 @@ def pod_json(space: Namespace, pod: Pod) -> Json:
     """Return a pod."""
     more: Json = {"labels": pod.labels}
     if pod.owner:
-        more["ownerReferences"] = [_owner(space, *pod.owner)]
+        more["ownerReferences"] = [pod_owner(space, *pod.owner)]
     if pod.static:
         more["annotations"] = {
             "kubernetes.io/config.mirror": "0",
@@ -77,7 +77,8 @@ def _status(pod: Pod) -> Json:
     return {"name": "bot", "ready": not ended, "restartCount": 0, "state": state} | image
 
 
-def _owner(space: Namespace, kind: str, name: str) -> Json:
+def pod_owner(space: Namespace, kind: str, name: str) -> Json:
+    """Return the owner reference of a pod of the workload with this kind and name."""
     owner = {"controller": True, "blockOwnerDeletion": True, "apiVersion": "apps/v1"}
     owner |= {"apiVersion": "batch/v1"} if kind in {"Job", "CronJob"} else {}
     if kind == "Deployment":

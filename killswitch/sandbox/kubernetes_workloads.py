@@ -5,18 +5,30 @@ from typing import Final
 from killswitch.sandbox.kubernetes_controllers import Namespace, Workload, World
 from killswitch.sandbox.kubernetes_discovery import GROUPS, KINDS
 from killswitch.sandbox.kubernetes_requests import Ask, Json, Reply, StatusError, not_found, patched
-from killswitch.sandbox.kubernetes_wire import meta_json, typed
+from killswitch.sandbox.kubernetes_wire import meta_json, pod_owner, typed
 
 _SUSPENDED: Final = frozenset({"Job", "CronJob"})
 
 
 def listed(world: World, space: Namespace, resource: str) -> list[Json]:
     """Return the workloads of one kind."""
-    return [
+    found = [
         workload_json(space, workload, world.refusal(space, workload.name))
         for workload in space.workloads
         if workload.kind == KINDS[resource]
     ]
+    if resource == "replicasets":
+        found += [_of_deployment(space, it) for it in space.workloads if it.kind == "Deployment"]
+    return found
+
+
+def _of_deployment(space: Namespace, workload: Workload) -> Json:
+    made = workload_json(space, workload, "")
+    own = pod_owner(space, "Deployment", workload.name)
+    above: Json = {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload.name}
+    above |= {"uid": workload.uid, "controller": True}
+    meta = made["metadata"] | {"name": own["name"], "uid": own["uid"], "ownerReferences": [above]}
+    return made | {"metadata": meta}
 
 
 def get_scale(ask: Ask) -> Reply:

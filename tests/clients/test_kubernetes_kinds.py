@@ -182,6 +182,51 @@ def test_only_pods_with_the_labels_are_ended(serve: Serve, connect: Connect) -> 
     assert not any("resourcequotas" in seen.path for seen in server.seen)
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "DaemonSet"])
+def test_a_pod_without_the_labels_of_its_template_is_ended_too(
+    serve: Serve, connect: Connect, kind: str
+) -> None:
+    bot, web = Workload(kind=kind, name="bot"), Workload(kind=kind, name="web")
+    server = serve(bot, web)
+    bot.pod_labels = {"halt": "yes"}  # and the pod was made before
+    client = connect(server, selector={"halt": "yes"})
+    report = halt(StopTrading(client, "main", ("trading",), latch=False))
+    assert report.halted, report
+    left = [pod.owner for pod in server.world.namespaces["trading"].pods.values()]
+    assert left == [(kind, "web")]
+
+
+def test_a_pod_that_loses_its_labels_after_the_first_look_is_ended_too(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(namespaces={"trading": []})
+    pod = server.world.add_pod("trading", "bot")
+    pod.labels = {"app": "bot"}
+    client = connect(server, selector={"app": "bot"})
+    assert [it.name for it in client.pods("trading")] == ["bot"]
+    pod.labels = {}
+    assert [it.name for it in client.pods("trading")] == ["bot"]
+    assert connect(server, selector={"app": "bot"}).pods("trading") == ()
+    client.rehearsal.delete_pods("trading")
+    client.writes.delete_pods("trading")
+    assert [write.path for write in server.writes if write.path.endswith("/bot")] == [
+        "/api/v1/namespaces/trading/pods/bot"
+    ]
+    server.denied.add("delete pods")
+    with pytest.raises(RefusedError, match=r"no right to delete pods by name .*: bot has not"):
+        client.writes.delete_pods("trading")
+
+
+def test_what_a_pod_belongs_to_must_be_seen(serve: Serve, connect: Connect) -> None:
+    server = serve(Workload(kind="DaemonSet", name="web"))
+    server.denied.add("list daemonsets")
+    client = connect(server, selector={"app": "bot"})
+    with pytest.raises(RefusedError, match="daemonsets"):
+        client.pods("trading")
+    server.world.add_pod("trading", "bot").labels = {"app": "bot"}
+    assert [pod.name for pod in client.pods("trading")] == ["bot"]
+
+
 def test_labels_that_nothing_has_are_never_halted(serve: Serve, connect: Connect) -> None:
     server = serve(Workload(kind="Deployment", name="freqtrade"))
     for latch in (False, True):
