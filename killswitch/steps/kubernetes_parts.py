@@ -36,7 +36,7 @@ def quota(cluster: Cluster, seen: Seen) -> Iterator[Item]:
 
 def pods(cluster: Cluster, seen: Seen) -> Iterator[Item]:
     """Say which pods are left, and which of them may never be seen to end."""
-    target = f"{seen.namespace}/pods"
+    target = _pods(cluster, seen)
     if isinstance(seen.pods, VendorError):
         yield Blind(target, seen.pods.problem, seen.pods.lasting)
         return
@@ -91,6 +91,12 @@ def unseen(seen: Seen, kind: str, error: VendorError) -> Item:
     return Blind(target, error.problem, error.lasting)
 
 
+def _pods(cluster: Cluster, seen: Seen) -> str:
+    # What was seen of some pods vouches for no others: the labels are part of the name.
+    labels = f" with {cluster.selector}" if cluster.selector else ""
+    return f"{seen.namespace}/pods{labels}"
+
+
 def _delete(cluster: Cluster, seen: Seen) -> Action:
     namespace, left = seen.namespace, seen.left
     verb, phase = "delete", DELETE
@@ -101,7 +107,7 @@ def _delete(cluster: Cluster, seen: Seen) -> Action:
         # Not to wait for another look, which takes its time in many namespaces.
         phase = LATCH
         both = deeds.lock_and_delete(cluster, namespace, left, seen.asking)
-    return Action(verb, f"{namespace}/pods", *both, phase=phase, amount=len(left))
+    return Action(verb, _pods(cluster, seen), *both, phase=phase, amount=len(left))
 
 
 def _stop(cluster: Cluster, seen: Seen, kind: str, workload: Workload) -> Action:

@@ -236,6 +236,22 @@ def test_labels_that_nothing_has_are_never_halted(serve: Serve, connect: Connect
         assert report.results[0].outcome is Outcome.UNKNOWN
 
 
+def test_what_was_seen_with_other_labels_vouches_for_nothing(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve(Workload(kind="Deployment", name="bot"))
+
+    def step(app: str) -> StopTrading:
+        client = connect(server, selector={"app": app})
+        return StopTrading(client, "main", ("trading",), latch=False)
+
+    drill = halt(step("bot"), intent=Intent.REHEARSE)
+    known = {("kubernetes", "main"): frozenset(it.target for it in drill.results[0].targets)}
+    report = halt(step("bto"), known=known)
+    assert report.results[0].outcome is Outcome.UNKNOWN
+    assert server.live() != []
+
+
 def test_a_wrong_namespace_that_is_empty_is_unknown_and_a_scaled_down_trader_is_not(
     serve: Serve, connect: Connect
 ) -> None:
