@@ -70,7 +70,7 @@ def workloads(cluster: Cluster, seen: Seen, kind: str, found: Sequence[Workload]
             # Something scales it back for ever; what counts is that no pod comes of it.
             yield Clear(target, f"{wish}, kept out by a quota")
         elif workload.replicas:
-            yield _stop(cluster, seen, kind, workload)
+            yield from _stop(cluster, seen, kind, workload)
         else:
             yield Clear(target, wish)
     if seen.held or not any(workload.replicas for workload in found):
@@ -110,12 +110,16 @@ def _delete(cluster: Cluster, seen: Seen) -> Action:
     return Action(verb, _pods(cluster, seen), *both, phase=phase, amount=len(left))
 
 
-def _stop(cluster: Cluster, seen: Seen, kind: str, workload: Workload) -> Action:
+def _stop(cluster: Cluster, seen: Seen, kind: str, workload: Workload) -> Iterator[Action]:
     target = f"{seen.namespace}/{kind}/{workload.name}"
+    amount = workload.replicas
+    scale = deeds.scale(cluster, seen.namespace, kind, workload.name)
     if seen.lock is Lock.IN_FORCE:
-        deed, phase = deeds.scale, SCALE
-    else:
-        # Without a quota the pods come back while they are deleted: stop it at the same time.
-        deed, phase = deeds.delete_and_scale, LATCH if seen.empty else DELETE
-    both = deed(cluster, seen.namespace, kind, workload.name)
-    return Action("stop", target, *both, phase, workload.replicas, reversible=True)
+        yield Action("stop", target, *scale, SCALE, amount, reversible=True)
+        return
+    if seen.lock is None:
+        # Comes to pass only where no pod may be deleted; a quota would let it be done next.
+        yield Action("only stop", target, *scale, SWEEP, amount, reversible=True)
+    # Without a quota the pods come back while they are deleted: stop it at the same time.
+    both = deeds.delete_and_scale(cluster, seen.namespace, kind, workload.name)
+    yield Action("stop", target, *both, LATCH if seen.empty else DELETE, amount)

@@ -14,6 +14,7 @@ from killswitch.clients.kubernetes import KubernetesClient
 from killswitch.converge import Limits
 from killswitch.errors import RefusedError
 from killswitch.halt import Assignment, carry_out
+from killswitch.late_step import LateStep
 from killswitch.model import HaltReport, Mode, Outcome, Step
 from killswitch.runner import Runner
 from killswitch.sandbox.kubernetes import KubernetesServer
@@ -161,6 +162,18 @@ def test_a_finished_job_asks_for_nothing_and_is_not_listed(serve: Serve, connect
     server.world.namespaces["trading"].workloads[0].finished = True
     (running,) = connect(server).workloads("trading", "jobs")
     assert running.name == "running"
+
+
+@pytest.mark.parametrize("latch", [True, False])
+def test_freeze_only_scales_and_deletes_no_pod(serve: Serve, connect: Connect, latch: bool) -> None:  # noqa: FBT001
+    server = serve(Workload(kind="Deployment", name="bot"), quota_lag_s=0.3)
+    server.world.add_pod("trading", "bare")
+    step = StopTrading(connect(server), "main", ("trading",), latch=latch)
+    halt(LateStep("kubernetes", "main", evidence=False, build=lambda: step, freeze_only=True))
+    assert [write.path for write in server.writes if write.method == "DELETE"] == []
+    space = server.world.namespaces["trading"]
+    assert [it.asks for it in space.workloads] == [0]
+    assert space.pods["bare"].delete_at is None
 
 
 # Chosen pods.
