@@ -11,8 +11,8 @@ from typing import Final, TypeVar, Unpack
 
 from killswitch.clients.kubernetes_changes import LOCK_PATH, Changes
 from killswitch.clients.kubernetes_choice import Choice
-from killswitch.clients.kubernetes_http import expect_ok, parse
-from killswitch.clients.kubernetes_kinds import RECONCILERS, WORKLOADS
+from killswitch.clients.kubernetes_http import Answer, expect_ok, is_gone, parse
+from killswitch.clients.kubernetes_kinds import RECONCILERS, WORKLOADS, Place
 from killswitch.clients.kubernetes_owners import ReconcilerItem, is_of_keda, reconciler_of
 from killswitch.clients.kubernetes_pods import PodMemory
 from killswitch.clients.kubernetes_session import ApiSession, SessionArguments
@@ -113,9 +113,9 @@ class KubernetesClient(ApiSession):
         """List the autoscalers of one kind; none where the cluster does not know the kind."""
         place = RECONCILERS[tool]
         answer = self.call("GET", place.list_path, {"namespace": namespace}, {"limit": str(_LONG)})
-        if answer.code == 404:
+        if answer.code == 404 and self._is_unknown(place.api):
             return ()
-        page = parse(expect_ok(answer), Page[ReconcilerItem])
+        page = parse(_expect_served(answer, place), Page[ReconcilerItem])
         if page.metadata.next_page:
             raise GarbledError(f"more than {_LONG} items in one list")
         return tuple(
@@ -126,16 +126,21 @@ class KubernetesClient(ApiSession):
 
     def reconciler(self, keeper: Keeper) -> Reconciler | None:
         """Read an Argo CD application, a Flux object or a ScaledObject; None if it is not there."""
+        place = RECONCILERS[keeper.tool]
         params = {"namespace": keeper.namespace, "name": keeper.name}
-        answer = self.call("GET", RECONCILERS[keeper.tool].path, params)
-        if answer.code == 404:
+        answer = self.call("GET", place.path, params)
+        if is_gone(answer, place.resource, keeper.name):
             return None
-        return reconciler_of(keeper, parse(expect_ok(answer), ReconcilerItem))
+        return reconciler_of(keeper, parse(_expect_served(answer, place), ReconcilerItem))
 
     @property
     def selecting(self) -> dict[str, str]:
         """What limits a request to the selected pods."""
         return {"labelSelector": self.selector} if self._labels else {}
+
+    def _is_unknown(self, api: str) -> bool:
+        """Return whether the cluster serves no version of the group of `api`."""
+        return self.call("GET", api.rpartition("/")[0], {}).code == 404
 
     def _items(self, namespace: str, kind: str) -> list[Item]:
         place = WORKLOADS[kind]
@@ -160,3 +165,9 @@ class KubernetesClient(ApiSession):
                 return
             query["continue"] = page.metadata.next_page
         raise GarbledError(f"more than {_MAX_PAGES * _PAGE} items in one list")
+
+
+def _expect_served(answer: Answer, place: Place) -> Answer:
+    if answer.code == 404:
+        raise GarbledError(f"could not look (404): {place.api} {place.resource} is not served")
+    return expect_ok(answer)

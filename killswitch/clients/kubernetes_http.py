@@ -53,8 +53,15 @@ class Answer:
     shown_until: datetime | None = None
 
 
+class _Details(msgspec.Struct):
+    name: str = ""
+    kind: str = ""
+
+
 class _Status(msgspec.Struct):
     message: str = ""
+    reason: str = ""
+    details: _Details | None = None
 
 
 class Line:
@@ -181,6 +188,21 @@ def _why_not(answer: Answer) -> str:
     if answer.shown_until is not None and answer.shown_until <= (answer.date or datetime.now(UTC)):
         return f"expired at {answer.shown_until:%Y-%m-%d %H:%M} UTC"
     return "expired, or of another cluster"
+
+
+def is_gone(answer: Answer, resource: str, name: str) -> bool:
+    """Return whether the answer says that this very object is not there.
+
+    A 404 alone may be of a group or a version that is not served, or of something between.
+    """
+    if answer.code != 404:
+        return False
+    try:
+        status = msgspec.json.decode(answer.body, type=_Status)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    details = status.details or _Details()
+    return (status.reason, details.kind, details.name) == ("NotFound", resource, name)
 
 
 def parse(answer: Answer, kind: type[_T]) -> _T:

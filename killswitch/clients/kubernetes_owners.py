@@ -75,6 +75,10 @@ def keepers_of(meta: Meta) -> tuple[Keeper, ...]:
         found.append(
             Keeper(Tool.K3S, addon, notes.get("objectset.rio.cattle.io/owner-namespace", ""))
         )
+    # By this label alone Argo CD knows its own, unless it is told to annotate.
+    instance = labels.get("app.kubernetes.io/instance")
+    if instance and not any(it.tool in {Tool.ARGOCD, Tool.HELM} for it in found):
+        found.append(Keeper(Tool.INSTANCE, instance))
     manager = labels.get("app.kubernetes.io/managed-by")
     if manager and not found:
         found.append(Keeper(Tool.OTHER, manager))

@@ -144,8 +144,8 @@ class KubernetesServer(VendorServer):
         if shown and ("expired-token" in self.traps or shown != f"Bearer {self.token}"):
             raise StatusError(401, "Unauthorized", "Unauthorized")
         path = request.path.rstrip("/")
-        if path in DISCOVERY and request.method == "GET":
-            return 200, DISCOVERY[path]
+        if request.method == "GET" and (found := self._discovered(path)):
+            return 200, found
         what = What.of(path)
         verb = _VERBS.get(request.method, "")
         if what and not what.name:
@@ -168,6 +168,11 @@ class KubernetesServer(VendorServer):
             space = Namespace(what.namespace, missing=True)
         dry_run, grace_s = options(request)
         return act(Ask(request, space, what.resource, what.name, dry_run, grace_s))
+
+    def _discovered(self, path: str) -> Json:
+        group = path.removeprefix("/apis/")
+        here = {"kind": "APIGroup", "apiVersion": "v1", "name": group}
+        return DISCOVERY.get(path) or (here if group in self.world.objects.installed else {})
 
     def _acts(self) -> Mapping[str, Callable[[Ask], Reply]]:
         reads = {f"list {resource}": self._list for resource in KINDS}

@@ -16,6 +16,7 @@ class Tool(StrEnum):
     HELM = "Helm release"
     K3S = "k3s AddOn"
     OWNER = "owner"
+    INSTANCE = "the Argo CD application or Helm release, if it is one,"
     OTHER = "manager"
 
 
@@ -31,6 +32,7 @@ _BY_HAND: Final = {
     Tool.HELM: "do not upgrade it or roll it back",
     Tool.K3S: "take its file out of the manifests folder of every k3s server",
     Tool.OWNER: "suspend it: {at} edit {kind} {owner}",
+    Tool.INSTANCE: "look who deploys it: an Argo CD application or a Helm release of that name",
     Tool.OTHER: "tell it to leave these alone",
 }
 

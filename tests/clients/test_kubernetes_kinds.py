@@ -12,13 +12,14 @@ import pytest
 
 from killswitch.clients.kubernetes import KubernetesClient
 from killswitch.converge import Limits
-from killswitch.errors import RefusedError
+from killswitch.errors import GarbledError, RefusedError
 from killswitch.halt import Assignment, carry_out
 from killswitch.late_step import LateStep
 from killswitch.model import HaltReport, Mode, Outcome, Step
 from killswitch.runner import Runner
 from killswitch.sandbox.kubernetes import KubernetesServer
 from killswitch.sandbox.kubernetes_controllers import Workload
+from killswitch.sandbox.kubernetes_objects import OPEN
 from killswitch.steps.kubernetes import StopTrading
 from killswitch.steps.kubernetes_keepers import Keeper, Tool
 from killswitch.steps.kubernetes_port import KINDS
@@ -420,6 +421,9 @@ def test_a_reconciler_is_paused_by_its_own_means(
 ) -> None:
     server = serve()
     client = connect(server)
+    with pytest.raises(GarbledError, match=f"{resource} is not served"):
+        client.reconciler(keeper)
+    server.world.objects.put(resource, keeper.namespace, "other", {})
     assert client.reconciler(keeper) is None
     server.world.objects.put(resource, keeper.namespace, keeper.name, {"interval": "1m"})
     client.rehearsal.pause(keeper)
@@ -429,6 +433,27 @@ def test_a_reconciler_is_paused_by_its_own_means(
     assert (before and before.paused, after and after.paused) == (False, True)
     assert [write.method for write in server.writes] == ["PATCH"]
     assert "fieldManager=killswitch" in server.writes[0].query
+
+
+@pytest.mark.parametrize("tool", ["keda", "argocd", "flux"])
+def test_a_version_that_is_not_served_is_not_taken_for_no_reconciler(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    server = serve(traps=[f"{tool}-scales-back"])
+    for resource, (group, _, kind) in OPEN.items():
+        monkeypatch.setitem(OPEN, resource, (group, "v9", kind))
+    step = StopTrading(connect(server), "main", ("trading",), pause=(tool,))
+    blind = step.plan().blind
+    assert ["could not look (404)" in it.reason for it in blind] == [True]
+    assert blind[0].target not in {it.target for it in step.plan().clear}
+
+
+def test_argo_cd_that_tracks_by_label_alone_is_named(serve: Serve, connect: Connect) -> None:
+    bot = Workload(kind="Deployment", name="bot", labels={"app.kubernetes.io/instance": "bots"})
+    (found,) = connect(serve(bot)).workloads("trading", "deployments")
+    assert [str(keeper) for keeper in found.keepers] == [
+        "the Argo CD application or Helm release, if it is one, bots"
+    ]
 
 
 @pytest.mark.parametrize("tool", ["keda", "argocd", "flux"])
