@@ -31,7 +31,7 @@ from killswitch.clients.kubernetes_secrets_shapes import (
     synced_of,
 )
 from killswitch.clients.kubernetes_shapes import Named, Quota
-from killswitch.errors import GarbledError, RefusedError, UnreachableError, VendorError
+from killswitch.errors import GarbledError, RefusedError, UnreachableError
 from killswitch.model import Receipt
 from killswitch.steps.synced_secrets_port import (
     LOCK,
@@ -136,13 +136,13 @@ class SecretsClient:
         return Found(tuple(said.metadata.finalizers or ()))
 
     def logins(self, namespace: str) -> Mapping[str, str]:
-        """Return the Secrets that stores log in with; a store that may not be seen names none."""
+        """Return the Secrets that stores log in with; stores that may not be seen name none."""
         found: dict[str, str] = {}
         for resource, place in (("clustersecretstores", ""), ("secretstores", namespace)):
             try:
                 things = self._list(resource, place)
-            except VendorError:
-                continue
+            except RefusedError:
+                continue  # for good: its Secrets are taken for a bot's in every look alike
             for thing, _ in things or ():
                 found.update(logins_of(thing, namespace, cluster_wide=not place))
         return found

@@ -12,7 +12,6 @@ from typing import ClassVar
 from killswitch.errors import VendorError
 from killswitch.model import Plan
 from killswitch.steps import synced_secrets_items as items
-from killswitch.steps import synced_secrets_notes as say
 from killswitch.steps.side_by_side import keep, side_by_side
 from killswitch.steps.synced_secrets_answers import Seen, first_answers
 from killswitch.steps.synced_secrets_items import CLUSTER, Looks
@@ -84,33 +83,38 @@ class DeleteSyncedSecrets:
                 continue
             there.update(name for one in listed or () if not one.ending for name in one.secrets)
             yield target, items.synced(self.cluster, namespace, resource, listed, exists=exists)
-        if silence := items.silence(answers):
-            yield f"{namespace}/secrets", silence
-        else:
-            for name, answer in self._secrets(namespace):
-                if isinstance(answer, VendorError) or items.live(answer):
-                    there.add(name)
-                yield f"{namespace}/secrets/{name}", answer
+        part = f"{namespace}/secrets"
+        for target, answer in self._secrets(namespace, items.silence(answers)):
+            if isinstance(answer, VendorError) or items.live(answer):
+                one = {target.removeprefix(f"{part}/")}
+                there |= one if target != part else self.cluster.discovered(namespace).keys()
+            yield target, answer
         if isinstance(latch, Latch):
             yield f"{namespace}/quota", items.quota(self.cluster, namespace, latch, there)
         else:
             yield f"{namespace}/quota", latch
 
-    def _secrets(self, namespace: str) -> Looks:
+    def _secrets(self, namespace: str, silence: VendorError | None) -> Looks:
+        part = f"{namespace}/secrets"
         discovered = self.cluster.discovered(namespace)
         places = (secret.partition("/") for secret in self.secrets)
         listed = {name for place, _, name in places if place == namespace}
         names = listed | discovered.keys()
-        logins = self.cluster.logins(namespace) if names else {}
+        if silence:
+            yield part, silence
+            return
+        try:
+            logins = self.cluster.logins(namespace) if names else {}
+        except VendorError as error:
+            yield part, error
+            return
         answers: dict[str, Found | VendorError | None] = {}
-        asked = sorted(name for name in names if name in listed or name not in logins)
         look = self.cluster.secret
-        side_by_side([keep(answers, name, partial(look, namespace, name)) for name in asked])
-        for name in sorted(names - set(asked)):
-            yield name, [say.login(f"Secret {namespace}/{name}", logins[name])]
+        asked = [keep(answers, name, partial(look, namespace, name)) for name in sorted(names)]
+        side_by_side(asked)
         for name, found in answers.items():
             if isinstance(found, VendorError):
-                yield name, found
+                yield f"{part}/{name}", found
                 continue
             why = items.Why(discovered.get(name, ""), logins.get(name, ""), name in listed)
-            yield name, items.secret(self.cluster, f"{namespace}/{name}", found, why)
+            yield f"{part}/{name}", items.secret(self.cluster, f"{namespace}/{name}", found, why)

@@ -139,7 +139,11 @@ def secret(cluster: SecretsCluster, path: str, found: Found | None, why: Why) ->
         return [Clear(target, gone, only_if_known=not why.through), *notes]
     if found.finalizers:
         notes.append(say.held(f"Secret {path}", found.finalizers))
-    withheld = f"{why.login} logs in with it: take it off the list of secrets" if why.login else ""
+    # Whoever may create a store could exempt a bot's Secret: it stays live, and is said.
+    remedy = (
+        "delete it, or that store, by hand" if why.through else "take it off the list of secrets"
+    )
+    withheld = f"{why.login} logs in with it: {remedy}" if why.login else ""
     perform, rehearse = _both(cluster, lambda to: to.delete_secret(namespace, name))
     if withheld:
         rehearse = partial(_refuse, withheld)

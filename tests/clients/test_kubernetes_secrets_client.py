@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from werkzeug.wrappers import Request, Response
 
 from killswitch.clients.kubernetes import KubernetesClient
 from killswitch.clients.kubernetes_secrets import SecretsClient
@@ -195,6 +196,24 @@ def test_the_secrets_that_stores_log_in_with_are_known(
     assert client.logins(NS) == {STORE_TOKEN: "SecretStore vault"}
     server.denied.add("list secretstores")
     assert client.logins(NS) == {}
+
+
+def test_stores_that_cannot_be_listed_for_a_moment_are_not_taken_for_none(
+    connect: Connect,
+) -> None:
+    class StoresDown(SyncedKubernetesServer):
+        def respond(self, request: Request) -> Response:
+            if request.path.endswith("/secretstores"):
+                return Response('{"kind": "Status", "message": "leader changed"}', status=503)
+            return super().respond(request)
+
+    down = StoresDown()
+    down.start()
+    try:
+        with pytest.raises(UnreachableError, match="503"):
+            connect(down.kubeconfig()).logins(NS)
+    finally:
+        down.stop()
 
 
 def test_a_client_that_may_only_read_sends_dry_runs_and_nothing_else(

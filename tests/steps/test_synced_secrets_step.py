@@ -75,6 +75,7 @@ class FakeCluster:
         return found
 
     def logins(self, namespace: str) -> dict[str, str]:
+        self.fail("stores")
         return self.tokens if namespace == NS else {}
 
     def discovered(self, namespace: str) -> dict[str, str]:
@@ -145,7 +146,7 @@ def carry_out(step: DeleteSyncedSecrets, *, phases: int = 6) -> Plan:
     """Perform phase after phase, as the engine does, up to `phases`; return the last plan."""
     while True:
         plan = step.plan()
-        actions = [action for action in plan.live if action.phase <= phases]
+        actions = [each for each in plan.live if each.phase <= phases and not each.withheld]
         if not actions:
             return plan
         phase = min(action.phase for action in actions)
@@ -223,14 +224,27 @@ def test_a_quota_that_is_not_in_force_yet_holds_up_nothing(fake: FakeCluster) ->
     assert live(step_on(fake).plan())[f"{NS}/quota"].phase == 6
 
 
-def test_the_token_of_a_store_is_left_alone_and_named(fake: FakeCluster) -> None:
-    fake.tokens = {"pushed": "SecretStore vault"}
+def test_a_store_that_names_a_bots_secret_does_not_take_it_off_the_targets(
+    fake: FakeCluster,
+) -> None:
+    fake.tokens = {"owned": "SecretStore evil", "other": "SecretStore vault"}
     plan = carry_out(step_on(fake))
-    assert "pushed" in fake.there
-    assert plan.live == ()
-    assert "Secret trading/pushed is what SecretStore vault logs in with: left alone" in {
-        note.text for note in plan.notes
-    }
+    assert set(fake.there) == {"listed", "other", "owned"}
+    withheld = {target: action.withheld for target, action in live(plan).items()}
+    words = "SecretStore evil logs in with it: delete it, or that store, by hand"
+    assert withheld == {f"{NS}/secrets/owned": words}
+    assert f"{NS}/quota" in clear(plan)
+
+
+def test_a_look_without_the_list_of_stores_sees_no_secret_as_gone_or_live(
+    fake: FakeCluster,
+) -> None:
+    fake.tokens = {"owned": "SecretStore vault"}
+    fake.broken = {"stores": UnreachableError("503")}
+    plan = step_on(fake, f"{NS}/listed").plan()
+    assert [(blind.target, blind.lasting) for blind in plan.blind] == [(f"{NS}/secrets", False)]
+    fake.broken = {}
+    assert f"{NS}/secrets/owned" in live(step_on(fake).plan())
 
 
 def test_a_listed_token_of_a_store_is_withheld_and_its_rehearsal_says_so(
