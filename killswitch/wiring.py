@@ -33,6 +33,8 @@ Ended = Callable[[str, str], frozenset[str]]
 """The targets of a (step, system) that an earlier halt read back as ended."""
 Tried = Callable[[str, str], frozenset[str]]
 """The targets of a (step, system) that an earlier halt told to end, whatever came back."""
+Mentioned = Callable[[str, str], frozenset[str]]
+"""The targets of a (step, system) that earlier halts and drills reported on."""
 
 
 def _nothing(_step: str, _system: str) -> frozenset[str]:
@@ -40,22 +42,28 @@ def _nothing(_step: str, _system: str) -> frozenset[str]:
 
 
 def units(
-    config: Config, sources: Sources, ended: Ended = _nothing, tried: Tried = _nothing
+    config: Config,
+    sources: Sources,
+    ended: Ended = _nothing,
+    tried: Tried = _nothing,
+    mentioned: Mentioned = _nothing,
 ) -> tuple[Unit, ...]:
     """Return a unit for every configured system, in the order of the file's kinds.
 
-    `ended` and `tried` are asked when a step is built, after the touch.
+    `ended`, `tried` and `mentioned` are asked when a step is built, after the touch.
 
     Raises:
         ConfigError: a sandbox configuration names a host that is not loopback.
     """
     if config.sandbox is not None:
         demand_loopback(config)
-    past = (ended, tried)
+    past = (ended, tried, mentioned)
     return tuple(_unit(config, system, sources, past) for system in config.systems)
 
 
-def _unit(config: Config, system: System, sources: Sources, past: tuple[Ended, Tried]) -> Unit:
+def _unit(
+    config: Config, system: System, sources: Sources, past: tuple[Ended, Tried, Mentioned]
+) -> Unit:
     if system.section is None:
         return _broken(system, system.problem)
     try:
@@ -83,13 +91,18 @@ def _loading_first(unit: Unit) -> Unit:
 
 
 def _whole(
-    config: Config, section: SystemSection, sources: Sources, ended: Ended, tried: Tried
+    config: Config,
+    section: SystemSection,
+    sources: Sources,
+    ended: Ended,
+    tried: Tried,
+    mentioned: Mentioned,
 ) -> Unit:
     match section:
         case KubernetesSection():
             return _kubernetes(config, section, sources)
         case SyncedSecretsSection():
-            return _synced_secrets(config, section, sources)
+            return _synced_secrets(config, section, sources, mentioned)
         case BybitSection():
             return _bybit(config, section, sources, ended)
         case KakuninSection():
@@ -136,7 +149,9 @@ def _kubernetes(config: Config, section: KubernetesSection, sources: Sources) ->
     return _on_cluster(client, section, stop, sources, does="stop", scope=scope)
 
 
-def _synced_secrets(config: Config, section: SyncedSecretsSection, sources: Sources) -> Unit:
+def _synced_secrets(
+    config: Config, section: SyncedSecretsSection, sources: Sources, mentioned: Mentioned
+) -> Unit:
     from killswitch.clients.kubernetes_secrets import SecretsClient
     from killswitch.steps.synced_secrets import DeleteSyncedSecrets
 
@@ -144,7 +159,13 @@ def _synced_secrets(config: Config, section: SyncedSecretsSection, sources: Sour
     cluster = SecretsClient(client)
     step = DeleteSyncedSecrets(cluster, section.name, section.namespaces, section.secrets)
     scope = _namespaces(section)
-    return _on_cluster(client, section, step, sources, does="unsync", scope=scope)
+    unit = _on_cluster(client, section, step, sources, does="unsync", scope=scope)
+
+    def build(may_write: bool, message: Message) -> Step:
+        cluster.recall(mentioned(step.name, section.name), section.secrets)
+        return unit.build(may_write, message)
+
+    return replace(unit, build=build)
 
 
 def _namespaces(section: ClusterSection) -> str:

@@ -76,7 +76,7 @@ class Run:
     def carry_out(self) -> HaltReport:
         """Show the plan, take the touch, carry out the order, and give the answer."""
         sources = Sources(self._config.resolve, self._session.environment)
-        parts = units(self._config, sources, self._ended, self._tried)
+        parts = units(self._config, sources, self._ended, self._tried, self._mentioned)
         prime()  # before the first thread, and after the clients were imported
         self._show_plan(parts)
         self._ring = KeyRing.load(self._config.key_file)
@@ -140,6 +140,9 @@ class Run:
 
     def _tried(self, step: str, system: str) -> frozenset[str]:
         return self._past.tried().get((step, system), frozenset())
+
+    def _mentioned(self, step: str, system: str) -> frozenset[str]:
+        return self._past.mentioned().get((step, system), frozenset())
 
     def _recall(self) -> Head:
         """Read the journal; what is wrong with it is told, and flagged, and no reason to stop."""

@@ -45,12 +45,13 @@ class Look:
         self._past = past
         self._bundle = sealed.bundle
         self._sources = Sources(config.resolve, session.environment)
-        ended, tried = past.ended(session.now()), past.tried()
+        ended, tried, mentioned = past.ended(session.now()), past.tried(), past.mentioned()
         self.units = units(
             config,
             self._sources,
             lambda step, system: ended.get((step, system), frozenset()),
             lambda step, system: tried.get((step, system), frozenset()),
+            lambda step, system: mentioned.get((step, system), frozenset()),
         )
         prime()
         for unit in self.units:

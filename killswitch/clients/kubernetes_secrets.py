@@ -16,6 +16,7 @@ from typing import Final
 
 from killswitch.clients.kubernetes import KubernetesClient
 from killswitch.clients.kubernetes_http import ONLY_METADATA, Answer, expect_ok, parse
+from killswitch.clients.kubernetes_secrets_memory import Memory
 from killswitch.clients.kubernetes_secrets_shapes import (
     GROUP,
     Deletion,
@@ -35,6 +36,7 @@ from killswitch.errors import GarbledError, RefusedError, UnreachableError
 from killswitch.model import Receipt
 from killswitch.steps.synced_secrets_port import (
     LOCK,
+    MAKER_OF,
     PARENTS,
     PUSHES,
     SYNCS,
@@ -61,21 +63,18 @@ _KINDS: Final = {
     "secretstores": "SecretStore",
     "clustersecretstores": "ClusterSecretStore",
 }
-_MAKER_OF: Final = {PUSHES: PARENTS[0], SYNCS: PARENTS[1]}
 
 
-class SecretsClient:
+class SecretsClient(Memory):
     """External Secrets and the Secrets of one cluster, over a Kubernetes client of its own.
 
-    It remembers what it saw, for as long as it lives: see `discovered`, `seen` and `makers`.
+    It remembers what it saw, for as long as it lives: see `Memory`.
     """
 
     def __init__(self, kubernetes: KubernetesClient) -> None:
+        super().__init__()
         self.kubernetes = kubernetes
         self._served: dict[str, str] = {}
-        self._discovered: dict[str, dict[str, str]] = {}
-        self._seen: dict[str, set[str]] = {}
-        self._makers: dict[str, set[str]] = {}
 
     def __repr__(self) -> str:
         return f"SecretsClient({self.kubernetes!r})"
@@ -110,7 +109,7 @@ class SecretsClient:
             return None
         found = tuple(synced_of(thing, resource, now) for thing, now in things)
         known = self._discovered.setdefault(namespace, {})
-        makers = self._makers.setdefault(_MAKER_OF[resource], set())
+        makers = self._makers.setdefault(MAKER_OF[resource], set())
         for one in found:
             for name in one.secrets:
                 known[name] = f"{_KINDS[resource]} {one.name}"
@@ -146,18 +145,6 @@ class SecretsClient:
             for thing, _ in things or ():
                 found.update(logins_of(thing, namespace, cluster_wide=not place))
         return found
-
-    def discovered(self, namespace: str) -> Mapping[str, str]:
-        """Return the Secrets that other objects named, and which; and those noted on the quota."""
-        return dict(self._discovered.get(namespace, {}))
-
-    def seen(self, namespace: str) -> frozenset[str]:
-        """Return the Secrets that were seen to be there."""
-        return frozenset(self._seen.get(namespace, ()))
-
-    def makers(self, resource: str) -> frozenset[str]:
-        """Return the cluster-wide objects that a child was seen of."""
-        return frozenset(self._makers.get(resource, ()))
 
     def delete(self, path: str, params: Mapping[str, str], *, dry_run: bool) -> Answer:
         """Delete one object in the background; nothing of its content comes back."""
@@ -230,6 +217,14 @@ class Changes:
 
     def lock(self, namespace: str) -> Receipt:
         """Create the quota, or mend its spec and add the names that it lacks."""
+        try:
+            return self._lock(namespace)
+        except RefusedError:
+            if not self._dry_run:
+                self._client.refuse_lock(namespace)
+            raise
+
+    def _lock(self, namespace: str) -> Receipt:
         answer = self.create_lock(namespace)
         if answer.code == 404:
             raise RefusedError(f"namespace {namespace!r} does not exist (404)")

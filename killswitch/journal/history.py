@@ -115,6 +115,13 @@ class History:
         """
         return self._targets(lambda target: bool(target.attempts), COMPLETED)
 
+    def mentioned(self) -> Mapping[tuple[str, str], frozenset[str]]:
+        """Return, per (step, system), every target reported since the newest resolution.
+
+        Whatever became of it, in halts and in drills.
+        """
+        return self._targets(lambda _target: True, COMPLETED, DRILL_COMPLETED)
+
     def last_drill(self) -> PastDrill | None:
         """Return the newest completed drill, or None."""
         drills = [

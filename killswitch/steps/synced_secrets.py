@@ -20,7 +20,6 @@ from killswitch.steps.synced_secrets_port import (
     SYNCS,
     Found,
     Latch,
-    Lock,
     SecretsCluster,
 )
 
@@ -58,7 +57,6 @@ class DeleteSyncedSecrets:
         seen = first_answers(self.cluster, self.namespaces)
         for namespace in self.namespaces:
             yield from self._namespace(namespace, seen)
-        ours = frozenset(self.namespaces)
         for resource, answer in seen.parents.items():
             makers = self.cluster.makers(resource)
             if isinstance(answer, VendorError) and not (answer.lasting and not makers):
@@ -66,12 +64,11 @@ class DeleteSyncedSecrets:
                 continue
             # Who may not list them need not: no object in the namespaces has such a parent.
             listed = None if isinstance(answer, VendorError) else answer
-            found = items.parents(self.cluster, resource, listed, makers, ours)
+            found = items.parents(self.cluster, resource, listed, makers, seen)
             yield f"{CLUSTER}/{resource}", found
 
     def _namespace(self, namespace: str, seen: Seen) -> Looks:
         latch = seen.latches[namespace]
-        exists = isinstance(latch, Latch) and latch.lock is not Lock.MISSING
         answers: list[object] = [latch]
         there: set[str] = set()
         for resource in (PUSHES, SYNCS):
@@ -82,7 +79,7 @@ class DeleteSyncedSecrets:
                 yield target, listed
                 continue
             there.update(name for one in listed or () if not one.ending for name in one.secrets)
-            yield target, items.synced(self.cluster, namespace, resource, listed, exists=exists)
+            yield target, items.synced(self.cluster, namespace, resource, listed, latch)
         part = f"{namespace}/secrets"
         for target, answer in self._secrets(namespace, items.silence(answers)):
             if isinstance(answer, VendorError) or items.live(answer):

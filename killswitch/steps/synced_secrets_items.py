@@ -8,8 +8,10 @@ from typing import Final, TypeAlias
 from killswitch.errors import RefusedError, VendorError
 from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
 from killswitch.steps import synced_secrets_notes as say
+from killswitch.steps.synced_secrets_answers import Seen
 from killswitch.steps.synced_secrets_port import (
     LOCK,
+    MAKER_OF,
     PARENTS,
     PUSHES,
     SYNCS,
@@ -85,19 +87,31 @@ def synced(
     namespace: str,
     resource: str,
     listed: Sequence[Synced] | None,
-    *,
-    exists: bool,
+    latch: Latch | VendorError,
 ) -> list[Item]:
-    """Judge the ExternalSecrets or PushSecrets of a namespace that may be known to exist."""
+    """Judge the ExternalSecrets or PushSecrets of a namespace."""
     if listed is None:
         return [Clear(f"{namespace}/{resource}", ABSENT)]
     found: list[Item] = []
     for one in listed:
         target = f"{namespace}/{resource}/{one.name}"
-        found += _object(cluster, target, one.ending_s)
+        why = held_back(cluster, namespace, one, latch)
+        found += _object(cluster, target, one.ending_s, withheld=why)
         if one.beyond:
             found.append(say.beyond(target, one.beyond))
-    return found + _none_left(f"{namespace}/{resource}", found, exists=exists or bool(listed))
+    exists = bool(listed) or (isinstance(latch, Latch) and latch.lock is not Lock.MISSING)
+    return found + _none_left(f"{namespace}/{resource}", found, exists=exists)
+
+
+def held_back(
+    cluster: SecretsCluster, namespace: str, one: Synced, latch: Latch | VendorError
+) -> str:
+    """Say why an object waits: without it, only the quota tells the next run its Secrets."""
+    noted = latch.names if isinstance(latch, Latch) else frozenset()
+    never = isinstance(latch, VendorError) and latch.lasting
+    if never or cluster.lock_refused(namespace) or noted.issuperset(one.secrets):
+        return ""
+    return "waits until the names of its Secrets are noted beside the quota"
 
 
 def parents(
@@ -105,17 +119,35 @@ def parents(
     resource: str,
     listed: Sequence[Parent] | None,
     makers: frozenset[str],
-    ours: frozenset[str],
+    seen: Seen,
 ) -> list[Item]:
     """Judge the cluster-wide objects by whether they serve our namespaces; None: none to list."""
+    ours = seen.latches.keys()
     found: list[Item] = []
     for one in listed or ():
         target = f"{CLUSTER}/{resource}/{one.name}"
         if one.name in makers or ours & one.namespaces:
-            found += _object(cluster, target, one.ending_s)
+            why = _made_waits(cluster, resource, one.name, seen)
+            found += _object(cluster, target, one.ending_s, withheld=why)
             if elsewhere := one.namespaces - ours:
                 found.append(say.others(target, elsewhere))
     return found + _none_left(f"{CLUSTER}/{resource}", found, exists=True)
+
+
+def _made_waits(cluster: SecretsCluster, resource: str, parent: str, seen: Seen) -> str:
+    """Say why a cluster-wide object waits: what it made goes with it, and takes the names along."""
+    for (namespace, kind), listed in seen.lists.items():
+        if MAKER_OF[kind] != resource:
+            continue
+        if isinstance(listed, VendorError):
+            if not listed.lasting:
+                return f"waits until the {kind} in {namespace} are seen"
+            continue
+        for one in listed or ():
+            why = held_back(cluster, namespace, one, seen.latches[namespace])
+            if one.parent == parent and why:
+                return why
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +182,14 @@ def secret(cluster: SecretsCluster, path: str, found: Found | None, why: Why) ->
     return [Action("delete", target, perform, rehearse, SECRETS, withheld=withheld), *notes]
 
 
-def _object(cluster: SecretsCluster, target: str, ending_s: float | None) -> list[Item]:
+def _object(
+    cluster: SecretsCluster, target: str, ending_s: float | None, *, withheld: str
+) -> list[Item]:
     place, resource, name = target.split("/")
     if ending_s is None:
         namespace = "" if place == CLUSTER else place
         both = _both(cluster, lambda to: to.delete(resource, name, namespace))
-        return [Action("delete", target, *both, phase=_PHASE[resource])]
+        return [Action("delete", target, *both, phase=_PHASE[resource], withheld=withheld)]
     does = _DOES[resource]
     found: list[Item] = [Clear(target, f"deletion asked, its finalizer holds it; {does} no more")]
     return [*found, say.hangs(target, does)] if ending_s >= say.OVERDUE_S else found

@@ -13,6 +13,7 @@ LOCK: Final = "killswitch-secrets-lock"
 PUSHES: Final = "pushsecrets"
 SYNCS: Final = "externalsecrets"
 PARENTS: Final = ("clusterpushsecrets", "clusterexternalsecrets")
+MAKER_OF: Final = dict(zip((PUSHES, SYNCS), PARENTS, strict=True))
 
 
 class Lock(StrEnum):
@@ -117,6 +118,9 @@ class SecretsCluster(Protocol):
 
     def seen(self, namespace: str) -> frozenset[str]:
         """Return the Secrets that were seen to be there so far."""
+
+    def lock_refused(self, namespace: str) -> bool:
+        """Return whether `writes.lock` was refused so far: the names cannot be noted."""
 
     def makers(self, resource: str) -> frozenset[str]:
         """Return the names of the cluster-wide objects that a child was seen of so far."""

@@ -173,6 +173,31 @@ def test_the_quota_is_created_mended_and_keeps_the_names_that_were_found(
     }
 
 
+def test_what_earlier_runs_reported_is_known_and_a_configured_name_is_no_discovery(
+    client: SecretsClient,
+) -> None:
+    targets = ("secrets/found", "secrets/listed", "secrets", "externalsecrets/es", "quota")
+    client.recall([f"{NS}/{target}" for target in targets], [f"{NS}/listed"])
+    client.recall([f"all namespaces/{PARENTS[1]}/maker", f"all namespaces/{PARENTS[0]}"], ())
+    assert client.discovered(NS) == {"found": "an earlier run"}
+    assert client.makers(PARENTS[1]) == {"maker"}
+    assert client.makers(PARENTS[0]) == frozenset()
+    client.writes.lock(NS)
+    assert client.latch(NS).names == {"found"}
+
+
+def test_a_quota_that_is_refused_is_remembered_and_a_rehearsal_of_it_is_not(
+    server: SyncedKubernetesServer, client: SecretsClient
+) -> None:
+    server.traps.add("quota-refused")
+    with pytest.raises(RefusedError):
+        client.rehearsal.lock(NS)
+    assert not client.lock_refused(NS)
+    with pytest.raises(RefusedError):
+        client.writes.lock(NS)
+    assert client.lock_refused(NS)
+
+
 def test_another_quota_of_the_same_name_is_mended(
     server: SyncedKubernetesServer, client: SecretsClient
 ) -> None:

@@ -126,6 +126,17 @@ def test_what_a_halt_told_to_end_is_remembered_whatever_was_answered() -> None:
     assert history(targets("h1", "halt.completed", told), resolved).tried() == {}
 
 
+def test_whatever_was_reported_is_mentioned_until_a_resolution() -> None:
+    unseen: dict[str, object] = {"target": "b", "outcome": "unknown"}
+    told = (
+        targets("d1", "drill.completed", {"target": "a", "outcome": "rehearsed", "live": True}),
+        targets("h1", "halt.completed", unseen),
+    )
+    assert history(*told).mentioned() == {("vault", "prod"): {"a", "b"}}
+    resolved = NewEvent("r1.resolved", "halt.resolved", AT, {"halt": "h1"})
+    assert history(*told, resolved).mentioned() == {}
+
+
 def test_a_resolution_begins_anew() -> None:
     past = history(
         targets("h1", "halt.completed", {"target": "a", "outcome": "verified"}),

@@ -35,6 +35,7 @@ class FakeCluster:
     log: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     named: dict[str, str] = field(default_factory=dict)
+    refused: bool = False
     was_there: set[str] = field(default_factory=set)
     seen_makers: dict[str, set[str]] = field(default_factory=lambda: {it: set() for it in PARENTS})
 
@@ -83,6 +84,9 @@ class FakeCluster:
 
     def seen(self, namespace: str) -> frozenset[str]:
         return frozenset(self.was_there if namespace == NS else ())
+
+    def lock_refused(self, namespace: str) -> bool:
+        return self.refused and namespace == NS
 
     def makers(self, resource: str) -> frozenset[str]:
         return frozenset(self.seen_makers[resource])
@@ -219,6 +223,34 @@ def test_a_name_is_written_down_before_what_made_it_known_is_deleted(fake: FakeC
     assert f"{NS}/quota" in clear(step_on(fake).plan())
 
 
+def test_what_names_a_secret_stays_until_the_name_is_noted(fake: FakeCluster) -> None:
+    makers = {
+        f"{NS}/pushsecrets/back",
+        f"{NS}/externalsecrets/owned",
+        f"{NS}/externalsecrets/spread",
+        "all namespaces/clusterexternalsecrets/everywhere",
+    }
+    for noted, waiting in (
+        ((), makers),
+        (("owned", "spread"), {f"{NS}/pushsecrets/back"}),
+        (("owned", "spread", "pushed"), set()),
+    ):
+        fake.latched = Latch(Lock.IN_FORCE, frozenset(noted))
+        found = live(step_on(fake).plan())
+        assert {target for target in found if found[target].withheld} == waiting
+    fake.latched, fake.refused = Latch(Lock.MISSING), True
+    found = live(step_on(fake).plan())
+    assert not [target for target in found if found[target].withheld]
+
+
+def test_a_parent_stays_while_what_it_made_cannot_be_seen_for_a_moment(fake: FakeCluster) -> None:
+    fake.latched = Latch(Lock.IN_FORCE, frozenset(["pushed"]))
+    fake.seen_makers[PARENTS[1]] = {"everywhere"}
+    fake.broken = {SYNCS: UnreachableError("503")}
+    parent = live(step_on(fake).plan())["all namespaces/clusterexternalsecrets/everywhere"]
+    assert parent.withheld == "waits until the externalsecrets in trading are seen"
+
+
 def test_a_quota_that_is_not_in_force_yet_holds_up_nothing(fake: FakeCluster) -> None:
     fake.latched = Latch(Lock.PENDING, frozenset(["owned", "spread", "pushed"]))
     assert live(step_on(fake).plan())[f"{NS}/quota"].phase == 6
@@ -279,6 +311,14 @@ def test_nothing_installed_is_said_and_the_listed_secrets_are_deleted(fake: Fake
     assert fake.log == ["lock", "secret listed"]
     saws = {each.target: each.saw for each in plan.clear}
     assert saws[f"{NS}/externalsecrets"] == "External Secrets is not installed"
+
+
+def test_nothing_installed_clears_no_secret_that_an_earlier_run_found(fake: FakeCluster) -> None:
+    fake.installed = False
+    fake.named = {"owned": "an earlier run"}
+    plan = carry_out(step_on(fake))
+    assert fake.log == ["lock", "secret owned"]
+    assert clear(plan)[f"{NS}/secrets/owned"] is False
 
 
 def test_a_namespace_that_does_not_exist_is_never_clear(fake: FakeCluster) -> None:
