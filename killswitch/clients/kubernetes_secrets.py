@@ -19,12 +19,12 @@ from killswitch.clients.kubernetes_http import ONLY_METADATA, Answer, expect_ok,
 from killswitch.clients.kubernetes_secrets_memory import Memory
 from killswitch.clients.kubernetes_secrets_shapes import (
     GROUP,
+    MAKERS,
     Deletion,
     Groups,
     Resources,
     Thing,
     Things,
-    lock_body,
     lock_of,
     logins_of,
     names_in,
@@ -97,10 +97,10 @@ class SecretsClient(Memory):
         ):
             return Latch(Lock.MISSING)
         quota = parse(expect_ok(answer), Quota)
-        names = names_in(quota.metadata.annotations)
-        for name in names:
-            self._discovered.setdefault(namespace, {}).setdefault(name, "an earlier look")
-        return Latch(lock_of(quota), names)
+        noted = quota.metadata.annotations
+        latch = Latch(lock_of(quota), names_in(noted), names_in(noted, MAKERS))
+        self.remember(namespace, latch)
+        return latch
 
     def synced(self, namespace: str, resource: str) -> tuple[Synced, ...] | None:
         """List the ExternalSecrets or PushSecrets, and remember what they name."""
@@ -233,7 +233,7 @@ class Changes:
             latch = self._client.latch(namespace)
             if latch.lock is Lock.MISSING:
                 raise UnreachableError("the quota was deleted while it was looked at")
-            body, where = lock_body(self._names(namespace)), {"namespace": namespace}
+            body, where = self._client.lock_body(namespace), {"namespace": namespace}
             answer = self._client.kubernetes.call("PATCH", _QUOTA, where, self._query, body)
             done = "quota mended"
         meta = parse(expect_ok(answer), Named).metadata
@@ -247,7 +247,7 @@ class Changes:
 
         Who has these rights is told that there is none.
         """
-        where, body = {"namespace": namespace}, lock_body(self._names(namespace))
+        where, body = {"namespace": namespace}, self._client.lock_body(namespace)
         read = self._client.kubernetes.call("GET", _QUOTA, where)
         added = self._client.kubernetes.call("PATCH", _QUOTA, where, self._query, body)
         for tried in (read, added):
@@ -256,7 +256,7 @@ class Changes:
 
     def create_lock(self, namespace: str) -> Answer:
         """Send the bare create and return the answer, whatever it is: 409 if it is there."""
-        body = {"apiVersion": "v1", "kind": "ResourceQuota", **lock_body(self._names(namespace))}
+        body = {"apiVersion": "v1", "kind": "ResourceQuota", **self._client.lock_body(namespace)}
         where = {"namespace": namespace}
         return self._client.kubernetes.call("POST", _QUOTAS, where, self._query, body)
 
@@ -280,9 +280,6 @@ class Changes:
         uid = said.details.uid or said.metadata.uid
         held = ", held by a finalizer" if said.metadata.finalizers else ""
         return Receipt(f"{self._claim}deletion asked{held}", {"uid": uid})
-
-    def _names(self, namespace: str) -> frozenset[str]:
-        return self._client.seen(namespace) | self._client.discovered(namespace).keys()
 
 
 def _says_gone(answer: Answer, resource: str, name: str) -> bool:

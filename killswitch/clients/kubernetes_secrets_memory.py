@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from killswitch.steps.synced_secrets_port import PARENTS
+from killswitch.clients.kubernetes_secrets_shapes import lock_body
+from killswitch.steps.synced_secrets_port import PARENTS, Latch
 
 
 class Memory:
@@ -12,6 +13,7 @@ class Memory:
         self._discovered: dict[str, dict[str, str]] = {}
         self._seen: dict[str, set[str]] = {}
         self._makers: dict[str, set[str]] = {}
+        self._reported: dict[str, set[str]] = {}
         self._unlockable: set[str] = set()
 
     def discovered(self, namespace: str) -> Mapping[str, str]:
@@ -23,8 +25,12 @@ class Memory:
         return frozenset(self._seen.get(namespace, ()))
 
     def makers(self, resource: str) -> frozenset[str]:
-        """Return the cluster-wide objects that a child was seen of."""
+        """Return the cluster-wide objects that a child was seen of, or noted beside the quota."""
         return frozenset(self._makers.get(resource, ()))
+
+    def earlier_makers(self, resource: str) -> frozenset[str]:
+        """Return those that earlier runs reported."""
+        return frozenset(self._reported.get(resource, ()))
 
     def lock_refused(self, namespace: str) -> bool:
         """Return whether creating or mending the quota was refused."""
@@ -33,6 +39,19 @@ class Memory:
     def refuse_lock(self, namespace: str) -> None:
         """Remember that the quota was refused: nothing can wait for it."""
         self._unlockable.add(namespace)
+
+    def remember(self, namespace: str, latch: Latch) -> None:
+        """Take in what is noted beside the quota."""
+        for name in latch.names:
+            self._discovered.setdefault(namespace, {}).setdefault(name, "an earlier look")
+        for maker in latch.makers:
+            resource, _, name = maker.partition("/")
+            self._makers.setdefault(resource, set()).add(name)
+
+    def lock_body(self, namespace: str) -> dict[str, object]:
+        """Return the quota as it is to be, with all that is to be noted there."""
+        makers = (f"{kind}/{name}" for kind, names in self._makers.items() for name in names)
+        return lock_body(self.seen(namespace) | self.discovered(namespace).keys(), makers)
 
     def recall(self, targets: Iterable[str], configured: Iterable[str]) -> None:
         """Take in the targets that earlier runs wrote down, but for the `configured` Secrets.
@@ -45,6 +64,6 @@ class Memory:
                 case [namespace, "secrets", name] if f"{namespace}/{name}" not in known:
                     self._discovered.setdefault(namespace, {}).setdefault(name, "an earlier run")
                 case [_, resource, name] if resource in PARENTS:
-                    self._makers.setdefault(resource, set()).add(name)
+                    self._reported.setdefault(resource, set()).add(name)
                 case _:
                     pass

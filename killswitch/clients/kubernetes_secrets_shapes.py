@@ -4,7 +4,7 @@ Shapes ignore the fields that they do not name; empty ones may be left out or nu
 no shape here: its values are never read.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ HARD: Final = {
 }
 NAMES: Final = "killswitch/secrets"
 """The quota's annotation with the Secrets that were found: they outlive what named them."""
+MAKERS: Final = "killswitch/makers"
+"""The same with the cluster-wide objects that a child was seen of, as "resource/name"."""
 
 
 class Owner(msgspec.Struct, rename="camel"):
@@ -195,15 +197,15 @@ def lock_of(quota: Quota) -> Lock:
     return Lock.IN_FORCE if _nothing(quota.status.hard) else Lock.PENDING
 
 
-def lock_body(names: frozenset[str]) -> dict[str, object]:
-    """Return the quota as it is to be, with the names that were found."""
-    noted = {NAMES: " ".join(sorted(names))}
+def lock_body(names: Iterable[str], makers: Iterable[str]) -> dict[str, object]:
+    """Return the quota as it is to be, with the Secrets and the makers that were found."""
+    noted = {NAMES: " ".join(sorted(names)), MAKERS: " ".join(sorted(makers))}
     return {"metadata": {"name": LOCK, "annotations": noted}, "spec": {"hard": HARD}}
 
 
-def names_in(annotations: Mapping[str, str] | None) -> frozenset[str]:
-    """Return the Secrets that the quota's annotations name."""
-    return frozenset((annotations or {}).get(NAMES, "").split())
+def names_in(annotations: Mapping[str, str] | None, key: str = NAMES) -> frozenset[str]:
+    """Return what one of the quota's annotations names."""
+    return frozenset((annotations or {}).get(key, "").split())
 
 
 def _nothing(hard: Mapping[str, str | int] | None) -> bool:

@@ -58,19 +58,18 @@ class DeleteSyncedSecrets:
         for namespace in self.namespaces:
             yield from self._namespace(namespace, seen)
         for resource, answer in seen.parents.items():
-            makers = self.cluster.makers(resource)
-            if isinstance(answer, VendorError) and not (answer.lasting and not makers):
-                yield f"{CLUSTER}/{resource}", answer
-                continue
-            # Who may not list them need not: no object in the namespaces has such a parent.
-            listed = None if isinstance(answer, VendorError) else answer
-            found = items.parents(self.cluster, resource, listed, makers, seen)
-            yield f"{CLUSTER}/{resource}", found
+            if isinstance(answer, VendorError):
+                known = self.cluster.makers(resource) | self.cluster.earlier_makers(resource)
+                yield from items.unlisted_parents(resource, answer, known)
+            else:
+                found = items.parents(self.cluster, resource, answer, seen)
+                yield f"{CLUSTER}/{resource}", found
 
     def _namespace(self, namespace: str, seen: Seen) -> Looks:
         latch = seen.latches[namespace]
         answers: list[object] = [latch]
         there: set[str] = set()
+        makers: set[str] = set()
         for resource in (PUSHES, SYNCS):
             target = f"{namespace}/{resource}"
             listed = seen.lists[namespace, resource]
@@ -78,16 +77,19 @@ class DeleteSyncedSecrets:
             if isinstance(listed, VendorError):
                 yield target, listed
                 continue
-            there.update(name for one in listed or () if not one.ending for name in one.secrets)
+            for one in listed or ():
+                if not one.ending:
+                    there |= set(one.secrets)
+                    makers |= items.made_by(resource, one)
             yield target, items.synced(self.cluster, namespace, resource, listed, latch)
         part = f"{namespace}/secrets"
         for target, answer in self._secrets(namespace, items.silence(answers)):
             if isinstance(answer, VendorError) or items.live(answer):
-                one = {target.removeprefix(f"{part}/")}
-                there |= one if target != part else self.cluster.discovered(namespace).keys()
+                name = {target.removeprefix(f"{part}/")}
+                there |= name if target != part else self.cluster.discovered(namespace).keys()
             yield target, answer
         if isinstance(latch, Latch):
-            yield f"{namespace}/quota", items.quota(self.cluster, namespace, latch, there)
+            yield f"{namespace}/quota", items.quota(self.cluster, namespace, latch, there, makers)
         else:
             yield f"{namespace}/quota", latch
 

@@ -27,6 +27,7 @@ from killswitch.steps.synced_secrets_port import (
 CLUSTER: Final = "all namespaces"
 """Where cluster-wide objects stand in a target: no namespace can have this name."""
 ABSENT: Final = "External Secrets is not installed"
+UNSEEN: Final = "not seen (403); no object of theirs in the namespaces"
 LATCH, MAKERS, PUSH, SYNC, SECRETS, SWEEP = 1, 2, 3, 4, 5, 6
 _DOES: Final = {PUSHES: "pushes", SYNCS: "syncs"} | dict.fromkeys(PARENTS, "makes one")
 _PHASE: Final = {PUSHES: PUSH, SYNCS: SYNC} | dict.fromkeys(PARENTS, MAKERS)
@@ -68,12 +69,15 @@ def live(found: Sequence[Item]) -> bool:
 
 
 def quota(
-    cluster: SecretsCluster, namespace: str, latch: Latch, there: Iterable[str]
+    cluster: SecretsCluster, namespace: str, latch: Latch, there: Iterable[str], makers: set[str]
 ) -> list[Item]:
-    """Judge the quota, which must name each Secret that is `there` before what made it goes."""
+    """Judge the quota, which must name each Secret that is `there` before what made it goes.
+
+    And each of `makers`, "resource/name", before its child goes.
+    """
     target = f"{namespace}/quota"
     known = cluster.seen(namespace) | cluster.discovered(namespace).keys()
-    unwritten = known.intersection(there) - latch.names
+    unwritten = (known.intersection(there) - latch.names) | (makers - latch.makers)
     if latch.lock is Lock.IN_FORCE and not unwritten:
         return [Clear(target, f"{LOCK} allows no Secret, and is in force"), say.latch(namespace)]
     # What is stored but not yet in force is waited for; it must not hold up the deletes.
@@ -95,7 +99,7 @@ def synced(
     found: list[Item] = []
     for one in listed:
         target = f"{namespace}/{resource}/{one.name}"
-        why = held_back(cluster, namespace, one, latch)
+        why = held_back(cluster, (namespace, resource), one, latch)
         found += _object(cluster, target, one.ending_s, withheld=why)
         if one.beyond:
             found.append(say.beyond(target, one.beyond))
@@ -104,27 +108,52 @@ def synced(
 
 
 def held_back(
-    cluster: SecretsCluster, namespace: str, one: Synced, latch: Latch | VendorError
+    cluster: SecretsCluster, place: tuple[str, str], one: Synced, latch: Latch | VendorError
 ) -> str:
-    """Say why an object waits: without it, only the quota tells the next run its Secrets."""
-    noted = latch.names if isinstance(latch, Latch) else frozenset()
-    never = isinstance(latch, VendorError) and latch.lasting
-    if never or cluster.lock_refused(namespace) or noted.issuperset(one.secrets):
-        return ""
-    return "waits until the names of its Secrets are noted beside the quota"
+    """Say why an object waits: without it, only the quota tells the next run what it named.
+
+    `place` is its namespace and resource.
+    """
+    namespace, resource = place
+    if isinstance(latch, VendorError):
+        noted, never = False, latch.lasting
+    else:
+        noted = latch.names.issuperset(one.secrets) and latch.makers >= made_by(resource, one)
+        never = cluster.lock_refused(namespace)
+    return "" if noted or never else "waits until what it names is noted beside the quota"
+
+
+def made_by(resource: str, one: Synced) -> set[str]:
+    """Return the cluster-wide object that makes `one`, as "resource/name", or nothing."""
+    return {f"{MAKER_OF[resource]}/{one.parent}"} if one.parent else set()
+
+
+def unlisted_parents(
+    resource: str, error: VendorError, known: Iterable[str]
+) -> Iterator[tuple[str, list[Item] | VendorError]]:
+    """Judge cluster-wide objects that cannot be listed; `known` made something at some time."""
+    target = f"{CLUSTER}/{resource}"
+    if error.lasting and not known:
+        # Who may not list them need not.
+        yield target, [Clear(target, UNSEEN)]
+        return
+    yield target, error
+    for name in sorted(known):
+        yield f"{target}/{name}", error
 
 
 def parents(
     cluster: SecretsCluster,
     resource: str,
     listed: Sequence[Parent] | None,
-    makers: frozenset[str],
     seen: Seen,
 ) -> list[Item]:
-    """Judge the cluster-wide objects by whether they serve our namespaces; None: none to list."""
-    ours = seen.latches.keys()
+    """Judge the cluster-wide objects by whether they serve our namespaces; None: not installed."""
+    if listed is None:
+        return [Clear(f"{CLUSTER}/{resource}", ABSENT)]
+    ours, makers = seen.latches.keys(), cluster.makers(resource)
     found: list[Item] = []
-    for one in listed or ():
+    for one in listed:
         target = f"{CLUSTER}/{resource}/{one.name}"
         if one.name in makers or ours & one.namespaces:
             why = _made_waits(cluster, resource, one.name, seen)
@@ -144,7 +173,7 @@ def _made_waits(cluster: SecretsCluster, resource: str, parent: str, seen: Seen)
                 return f"waits until the {kind} in {namespace} are seen"
             continue
         for one in listed or ():
-            why = held_back(cluster, namespace, one, seen.latches[namespace])
+            why = held_back(cluster, (namespace, kind), one, seen.latches[namespace])
             if one.parent == parent and why:
                 return why
     return ""

@@ -27,10 +27,14 @@ class Lock(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Latch:
-    """The quota of one namespace, and the Secrets that it says were found there."""
+    """The quota of one namespace, and what it says was found there.
+
+    `names` are Secrets, `makers` cluster-wide objects as "resource/name".
+    """
 
     lock: Lock
     names: frozenset[str] = frozenset()
+    makers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +127,7 @@ class SecretsCluster(Protocol):
         """Return whether `writes.lock` was refused so far: the names cannot be noted."""
 
     def makers(self, resource: str) -> frozenset[str]:
-        """Return the names of the cluster-wide objects that a child was seen of so far."""
+        """Return the cluster-wide objects that a child was seen of so far, or that are noted."""
+
+    def earlier_makers(self, resource: str) -> frozenset[str]:
+        """Return those that earlier runs reported: they may serve other namespaces by now."""

@@ -180,10 +180,20 @@ def test_what_earlier_runs_reported_is_known_and_a_configured_name_is_no_discove
     client.recall([f"{NS}/{target}" for target in targets], [f"{NS}/listed"])
     client.recall([f"all namespaces/{PARENTS[1]}/maker", f"all namespaces/{PARENTS[0]}"], ())
     assert client.discovered(NS) == {"found": "an earlier run"}
-    assert client.makers(PARENTS[1]) == {"maker"}
-    assert client.makers(PARENTS[0]) == frozenset()
+    assert client.earlier_makers(PARENTS[1]) == {"maker"}
+    assert client.earlier_makers(PARENTS[0]) == client.makers(PARENTS[1]) == frozenset()
     client.writes.lock(NS)
     assert client.latch(NS).names == {"found"}
+
+
+def test_what_makes_an_object_is_noted_beside_the_quota_for_a_second_run(
+    server: SyncedKubernetesServer, connect: Connect
+) -> None:
+    first, second = connect(server.kubeconfig()), connect(server.kubeconfig())
+    first.synced(NS, SYNCS)
+    first.writes.lock(NS)
+    assert second.latch(NS).makers == {"clusterexternalsecrets/desk-webhook"}
+    assert second.makers(PARENTS[1]) == {"desk-webhook"}
 
 
 def test_a_quota_that_is_refused_is_remembered_and_a_rehearsal_of_it_is_not(

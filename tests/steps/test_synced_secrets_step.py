@@ -19,6 +19,7 @@ from killswitch.steps.synced_secrets_port import (
 )
 
 NS = "trading"
+MADE = frozenset(["clusterexternalsecrets/everywhere"])
 
 
 @dataclass
@@ -36,6 +37,7 @@ class FakeCluster:
     asked: list[str] = field(default_factory=list)
     named: dict[str, str] = field(default_factory=dict)
     refused: bool = False
+    reported: set[str] = field(default_factory=set)
     was_there: set[str] = field(default_factory=set)
     seen_makers: dict[str, set[str]] = field(default_factory=lambda: {it: set() for it in PARENTS})
 
@@ -50,6 +52,9 @@ class FakeCluster:
     def latch(self, namespace: str) -> Latch:
         self.fail("quota")
         self.named |= dict.fromkeys(self.latched.names, "an earlier look")
+        for maker in self.latched.makers:
+            resource, _, name = maker.partition("/")
+            self.seen_makers[resource].add(name)
         return self.latched if namespace == NS else Latch(Lock.MISSING)
 
     def synced(self, namespace: str, resource: str) -> tuple[Synced, ...] | None:
@@ -88,6 +93,9 @@ class FakeCluster:
     def lock_refused(self, namespace: str) -> bool:
         return self.refused and namespace == NS
 
+    def earlier_makers(self, resource: str) -> frozenset[str]:
+        return frozenset(self.reported if resource == PARENTS[1] else ())
+
     def makers(self, resource: str) -> frozenset[str]:
         return frozenset(self.seen_makers[resource])
 
@@ -106,7 +114,9 @@ class FakeWrites:
             raise RefusedError(f"namespace {namespace!r} does not exist (404)")
         names = frozenset(self.cluster.was_there | self.cluster.named.keys())
         if self._note("lock"):
-            self.cluster.latched = Latch(Lock.IN_FORCE, names)
+            seen = self.cluster.seen_makers.items()
+            makers = frozenset(f"{kind}/{name}" for kind, found in seen for name in found)
+            self.cluster.latched = Latch(Lock.IN_FORCE, names, makers)
         return Receipt("locked")
 
     def delete(self, resource: str, name: str, namespace: str = "") -> Receipt:
@@ -216,10 +226,10 @@ def test_the_name_beside_the_quota_lets_a_second_run_know_what_nothing_else_name
 
 
 def test_a_name_is_written_down_before_what_made_it_known_is_deleted(fake: FakeCluster) -> None:
-    fake.latched = Latch(Lock.IN_FORCE, frozenset(["owned", "spread"]))
+    fake.latched = Latch(Lock.IN_FORCE, frozenset(["owned", "spread"]), MADE)
     action = live(step_on(fake).plan())[f"{NS}/quota"]
     assert action.phase == 1
-    fake.latched = Latch(Lock.IN_FORCE, frozenset(["owned", "spread", "pushed"]))
+    fake.latched = Latch(Lock.IN_FORCE, frozenset(["owned", "spread", "pushed"]), MADE)
     assert f"{NS}/quota" in clear(step_on(fake).plan())
 
 
@@ -235,7 +245,7 @@ def test_what_names_a_secret_stays_until_the_name_is_noted(fake: FakeCluster) ->
         (("owned", "spread"), {f"{NS}/pushsecrets/back"}),
         (("owned", "spread", "pushed"), set()),
     ):
-        fake.latched = Latch(Lock.IN_FORCE, frozenset(noted))
+        fake.latched = Latch(Lock.IN_FORCE, frozenset(noted), MADE)
         found = live(step_on(fake).plan())
         assert {target for target in found if found[target].withheld} == waiting
     fake.latched, fake.refused = Latch(Lock.MISSING), True
@@ -252,7 +262,7 @@ def test_a_parent_stays_while_what_it_made_cannot_be_seen_for_a_moment(fake: Fak
 
 
 def test_a_quota_that_is_not_in_force_yet_holds_up_nothing(fake: FakeCluster) -> None:
-    fake.latched = Latch(Lock.PENDING, frozenset(["owned", "spread", "pushed"]))
+    fake.latched = Latch(Lock.PENDING, frozenset(["owned", "spread", "pushed"]), MADE)
     assert live(step_on(fake).plan())[f"{NS}/quota"].phase == 6
 
 
@@ -335,9 +345,39 @@ def test_whoever_may_not_list_the_cluster_wide_objects_need_not_without_a_child_
     fake.broken = {resource: RefusedError("not allowed (403)") for resource in PARENTS}
     plan = step_on(fake).plan()
     # One ExternalSecret has a parent; no PushSecret has.
-    assert [blind.target for blind in plan.blind] == ["all namespaces/clusterexternalsecrets"]
+    unseen = [f"all namespaces/clusterexternalsecrets{name}" for name in ("", "/everywhere")]
+    assert [blind.target for blind in plan.blind] == unseen
+    saw = {each.target: each.saw for each in plan.clear}
+    words = "not seen (403); no object of theirs in the namespaces"
+    assert saw["all namespaces/clusterpushsecrets"] == words
     del fake.objects[SYNCS]["spread"]
     assert step_on(fake).plan().blind, "its parent would make it again"
+
+
+@pytest.mark.parametrize("known", ["beside the quota", "to the journal"])
+def test_a_parent_that_an_earlier_run_knew_is_not_taken_for_none_when_it_may_not_be_listed(
+    fake: FakeCluster, known: str
+) -> None:
+    refused: dict[str, VendorError] = {it: RefusedError("not allowed (403)") for it in PARENTS}
+    fake.broken = refused
+    carry_out(step_on(fake))
+    fake.seen_makers = {it: set() for it in PARENTS}  # a second run
+    assert fake.latched.makers == {"clusterexternalsecrets/everywhere"}
+    if known == "to the journal":
+        fake.latched = Latch(Lock.IN_FORCE, fake.latched.names)
+        fake.reported = {"everywhere"}
+    blind = {blind.target for blind in step_on(fake).plan().blind}
+    assert "all namespaces/clusterexternalsecrets/everywhere" in blind
+    fake.broken = {}
+    assert "all namespaces/clusterexternalsecrets/everywhere" in live(step_on(fake).plan())
+
+
+def test_a_parent_that_an_earlier_run_knew_and_that_serves_others_by_now_is_left_alone(
+    fake: FakeCluster,
+) -> None:
+    fake.reported = {"elsewhere"}
+    carry_out(step_on(fake))
+    assert set(fake.owners[PARENTS[1]]) == {"elsewhere"}
 
 
 def test_a_part_that_cannot_be_seen_is_blind_and_the_rest_goes_on(fake: FakeCluster) -> None:
