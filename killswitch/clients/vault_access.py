@@ -14,7 +14,7 @@ from killswitch.clients.vault_pool import each
 from killswitch.clients.vault_secrets import has_no_route
 from killswitch.errors import RefusedError, VendorError
 from killswitch.model import Clear, Plan
-from killswitch.steps.vault_port import OwnToken, Role
+from killswitch.steps.vault_port import DeadTokenError, OwnToken, Role
 
 if TYPE_CHECKING:
     import hvac
@@ -110,10 +110,19 @@ class Access(Line):
         return OwnToken(accessor, path, token.ttl, batch=token.type == "batch")
 
     def revoke_own_token(self, seen: tuple[Clear, ...]) -> None:
-        """End the own token; `seen` is kept as what was seen with it."""
+        """End the own token; `seen` is kept as what was seen with it, unless that is refused."""
         self._writing("does not end its token")
+        try:
+            self._write(lambda vault: vault.adapter.put("/v1/auth/token/revoke-self"))
+        except DeadTokenError:
+            raise  # one that was sent before, and whose reply was lost, got through
+        except RefusedError:
+            self._memory.last_seen = None
+            raise
+        except VendorError:
+            self._memory.last_seen = seen  # it may have been done
+            raise
         self._memory.last_seen = seen
-        self._write(lambda vault: vault.adapter.put("/v1/auth/token/revoke-self"))
 
     def _method_is_there(self, prefix: str) -> bool:
         """Ask whether the auth method of `prefix` is mounted; needs some right under it."""

@@ -11,10 +11,10 @@ import msgspec
 
 from killswitch.address import checked_url
 from killswitch.clients import vault_http as wire
-from killswitch.errors import RefusedError, VendorError
+from killswitch.errors import GarbledError, RefusedError, VendorError
 from killswitch.model import Clear
 from killswitch.secret import Secret
-from killswitch.steps.vault_port import NoRightError
+from killswitch.steps.vault_port import DeadTokenError, NoRightError
 from killswitch.unfinished import UNFINISHED, Unfinished
 
 if TYPE_CHECKING:
@@ -160,7 +160,12 @@ class Line:
         return self._lookup_self().ttl
 
     def _lookup_self(self) -> Token:
-        return self._read(lambda vault: vault.auth.token.lookup_self(), Token)
+        status, body = self._ask(lambda vault: vault.auth.token.lookup_self())
+        if status == 200:
+            return wire.parse(body, Reply[Token]).data
+        if _is_dead(status, body):
+            raise DeadTokenError(str(wire.not_ok(status, body)))
+        raise wire.not_ok(status, body)
 
     def _writing(self, what: str) -> None:
         if self._client is None:
@@ -187,10 +192,10 @@ class Line:
         if status == 200:
             return NoRightError(problem)
         said = wire.not_ok(status, body)
-        if status != 403:
+        if not _is_dead(status, body):
             return said
         words = "the token is dead, or unknown to this vault, and a new one is needed to look"
-        return RefusedError(f"{words}: {said}")
+        return DeadTokenError(f"{words}: {said}")
 
     def _ask(self, ask: wire.Ask, vault: "hvac.Client | None" = None) -> tuple[int, bytes]:
         """Send one request; one that meets the rate limit waits, and goes on."""
@@ -227,6 +232,14 @@ class Line:
             timeout_s=timeout_s,
             session=session,
         )
+
+
+def _is_dead(status: int, body: bytes) -> bool:
+    """Tell Vault's own 403 to lookup-self from that of whatever stands before it."""
+    try:
+        return status == 403 and bool(wire.parse(body, wire.Errors).errors)
+    except GarbledError:
+        return False
 
 
 def _post(url: str, body: Mapping[str, object], vault: "hvac.Client") -> object:

@@ -5,11 +5,19 @@ from typing import Final
 
 from killswitch.errors import RefusedError, VendorError
 from killswitch.model import Action, Blind, Clear, Note, Plan, Receipt
-from killswitch.steps.vault_port import NoRightError, OwnToken, SecretStore, first, join
+from killswitch.steps.vault_port import (
+    DeadTokenError,
+    NoRightError,
+    SecretStore,
+    first,
+    join,
+)
 
 ROLES: Final = 1
 TOKENS: Final = 2
 OWN: Final = 4
+_OWN: Final = "own token"
+"""One name, whichever token it is, so that a look that cannot see it hides what was seen of it."""
 
 
 def of_role(vault: SecretStore, path: str) -> Plan:
@@ -101,19 +109,18 @@ def own_token(vault: SecretStore, rest: Plan) -> Plan:
     It is what the rest is seen with: after it nothing can be looked at, or mended.
     """
     try:
-        token = vault.own_token()
+        vault.own_token()
     except VendorError as error:
-        return join(rest, Plan(blind=(Blind("own token", error.problem, error.lasting),)))
+        return join(rest, Plan(blind=(Blind(_OWN, error.problem, error.lasting),)))
     clean = not rest.live and not rest.blind
     steady = vault.steady(clean=clean)
-    target = _named(token)
     if clean and not steady:
         again = "all else was seen ended once, and is to be looked at again"
-        return join(rest, Plan(blind=(Blind(target, again),)))
+        return join(rest, Plan(blind=(Blind(_OWN, again),)))
     why = "" if clean else "kept so that a second run can see and end what is left"
     perform = partial(_end_own, vault, rest.clear)
     rehearse = partial(_rehearse_own, vault)
-    own = Action("revoke own token", target, perform, rehearse, OWN, withheld=why)
+    own = Action("revoke own token", _OWN, perform, rehearse, OWN, withheld=why)
     return join(rest, Plan(live=(own,)))
 
 
@@ -121,27 +128,22 @@ def after_own_token(vault: SecretStore, seen: tuple[Clear, ...]) -> Plan | None:
     """Return what was seen before the own token was told to end, if it is dead; else None.
 
     Raises:
-        VendorError: no answer to that.
+        VendorError: no answer to that, or not one of Vault.
     """
     try:
         vault.own_token()
-    except RefusedError as error:
-        *rest, own = seen
-        return Plan(clear=(*rest, Clear(own.target, f"dead: {error.problem}")))
+    except DeadTokenError as error:
+        return Plan(clear=(*seen, Clear(_OWN, f"dead: {error.problem}")))
     return None
 
 
 def _end_own(vault: SecretStore, seen: tuple[Clear, ...]) -> Receipt:
     token = vault.own_token()
-    vault.revoke_own_token((*seen, Clear(_named(token), "")))
-    return Receipt("revoke-self answered 204")
+    vault.revoke_own_token(seen)
+    return Receipt("revoke-self answered 204", {"token_accessor": token.accessor})
 
 
 def _rehearse_own(vault: SecretStore) -> Receipt:
     if vault.own_token().batch:
         raise RefusedError("the own token is a batch token: it cannot be revoked, only run out")
     return _rehearse(vault, (("update", "auth/token/revoke-self"),))
-
-
-def _named(token: OwnToken) -> str:
-    return f"own token …{token.accessor[-6:]}"

@@ -17,6 +17,10 @@ class NoRightError(RefusedError):
     """The token lives, but has no right to what was asked."""
 
 
+class DeadTokenError(RefusedError):
+    """Vault itself, and not a proxy or a firewall before it, says that the token is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """What a walk found below `folder` of the KV `mount` of `version` 1 or 2.
@@ -136,7 +140,7 @@ class SecretStore(Protocol):
         """Revoke every token and lease made under `prefix`."""
 
     def own_token(self) -> OwnToken:
-        """Look up the own token."""
+        """Look up the own token; raises DeadTokenError when it has ended."""
 
     def revoke_own_token(self, seen: tuple[Clear, ...]) -> None:
         """End the own token; `seen` is kept as what was seen with it."""

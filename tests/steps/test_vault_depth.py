@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from werkzeug.wrappers import Request, Response
 
 from killswitch.clients.vault import VaultClient
 from killswitch.converge import Limits
@@ -85,8 +86,8 @@ Open = Callable[..., Desk]
 def desk() -> Iterator[Open]:
     started: list[VaultServer] = []
 
-    def start(*traps: str, **more: object) -> Desk:
-        server = VaultServer(token=TOKEN, traps=traps, **more)  # type: ignore[arg-type]  # per test
+    def start(*traps: str, kind: type[VaultServer] = VaultServer, **more: object) -> Desk:
+        server = kind(token=TOKEN, traps=traps, **more)  # type: ignore[arg-type]  # per test
         server.start()
         started.append(server)
         return Desk(server)
@@ -445,6 +446,52 @@ def test_a_second_run_with_a_dead_token_is_unknown_and_says_the_way_out(desk: Op
     result = carried_out(vault.step(**what), known=known)
     assert result.outcome is Outcome.UNKNOWN
     assert all("a new one is needed to look" in of(result, it).saw for it in ("trading", BOT))
+
+
+def answered(status: int) -> Response:
+    """Return what a standby that redirects, a proxy or a firewall answers in Vault's place."""
+    headers = {"Location": "https://vault-1.internal:8200/v1/"} if status == 307 else {}
+    return Response("<html>no</html>", status, headers, content_type="text/html")
+
+
+@pytest.mark.parametrize("status", [307, 401, 403])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_no_that_is_not_vaults_own_is_not_the_end_of_the_own_token(
+    desk: Open,
+    status: int,
+    lost: bool,  # noqa: FBT001 (a table)
+) -> None:
+    class FailedOver(VaultServer):
+        begun = False
+
+        def respond(self, request: Request) -> Response:
+            if request.path.endswith("/revoke-self") and not self.begun:
+                self.begun = True
+                if lost:
+                    time.sleep(0.8)
+            return answered(status) if self.begun else super().respond(request)
+
+    vault = desk(kind=FailedOver)
+    result = carried_out(vault.step(paths=("trading/",), revoke_own_token=True))
+    assert any(seen.path.endswith("/revoke-self") for seen in vault.server.seen)
+    assert vault.server.tokens.by_id[TOKEN].alive(time.time())
+    own = next(target for target in result.targets if target.target.startswith("own token"))
+    assert not own.outcome.ended
+    assert not result.outcome.ended
+
+
+def test_a_reply_to_revoke_self_that_is_lost_still_ends_the_own_token(desk: Open) -> None:
+    class Slow(VaultServer):
+        def respond(self, request: Request) -> Response:
+            answer = super().respond(request)
+            if request.path.endswith("/revoke-self"):
+                time.sleep(0.8)
+            return answer
+
+    vault = desk(kind=Slow)
+    result = carried_out(vault.step(paths=("trading/",), revoke_own_token=True))
+    assert not vault.server.tokens.by_id[TOKEN].alive(time.time())
+    assert result.outcome.ended
 
 
 def test_a_batch_token_cannot_be_ended_and_a_drill_says_so(desk: Open) -> None:
