@@ -61,11 +61,20 @@ def of_prefix(vault: SecretStore, prefix: str) -> Plan:
         return Plan(blind=(Blind(target, error.problem, lasting=error.lasting),))
     if count:
         return Plan(live=(_revoke(vault, prefix, target, count),))
-    # The method is there, and this is where methods make tokens: no typing error looks like it.
-    usual = prefix.count("/") == 1 or prefix.split("/")[2] in {"login", "create"}
     saw = "the auth method is gone" if count is None else "no lease: LIST answers 404"
-    unsure = count is None or not usual
+    unsure = count is None or not _is_where_tokens_are_made(prefix)
     return Plan(clear=(Clear(target, saw, only_if_known=unsure),))
+
+
+def _is_where_tokens_are_made(prefix: str) -> bool:
+    """Tell the prefixes that no typing error looks like, if their auth method is there."""
+    match prefix.split("/"):
+        case ["auth", "token", last]:
+            return last == "create"
+        case ["auth", _, last]:
+            return last == "login"
+        case _:
+            return False
 
 
 def _revoke(vault: SecretStore, prefix: str, target: str, amount: int) -> Action:

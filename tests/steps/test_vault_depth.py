@@ -369,7 +369,17 @@ def test_no_token_under_the_login_of_a_method_that_is_there_is_ended(desk: Open)
     assert vault.server.writes == []
 
 
-@pytest.mark.parametrize("prefix", ["auth/approl/login", "auth/approle/logn"])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "auth/approl/login",
+        "auth/approle/logn",
+        "auth/approle/login/bto",
+        "auth/approle/create",
+        "auth/token/create/rlo",
+        "auth/token/login",
+    ],
+)
 def test_a_prefix_that_is_a_typing_error_is_unknown(desk: Open, prefix: str) -> None:
     vault = desk()
     vault.server.tokens.policies["killswitch"] += (
