@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Ended = Callable[[str, str], frozenset[str]]
 """The targets of a (step, system) that an earlier halt read back as ended."""
 Tried = Callable[[str, str], frozenset[str]]
-"""The targets of a (step, system) that an earlier halt told to end, whatever came back."""
+"""The targets of a (step, system) that an earlier halt told to end, and was not refused."""
 Mentioned = Callable[[str, str], frozenset[str]]
 """The targets of a (step, system) that earlier halts and drills reported on."""
 

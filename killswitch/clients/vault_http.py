@@ -126,14 +126,20 @@ def send(vault: "hvac.Client", ask: Ask) -> tuple[int, bytes]:
 
     try:
         response = cast("requests.Response", ask(vault))  # what hvac's RawAdapter returns
+    except requests.ConnectTimeout:
+        raise UnreachableError("no connection to vault in time") from None
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
         raise UnreachableError("vault did not answer in time") from None
     except requests.exceptions.SSLError as error:
         raise UnreachableError(
             f"the TLS certificate of vault is not accepted{_why(error)}"
         ) from None
-    except requests.ConnectionError:
-        raise UnreachableError("no connection to vault, or it was cut") from None
+    except requests.ConnectionError as error:
+        # What was never sent cannot have been done; a later halt relies on these words.
+        reason = getattr(error.args[0], "reason", None) if error.args else None
+        never = isinstance(reason, urllib3.exceptions.NewConnectionError)
+        cut = "" if never else ", or it was cut"
+        raise UnreachableError(f"no connection to vault{cut}") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise GarbledError(f"no whole answer from vault ({type(error).__name__})") from None
     except OSError as error:

@@ -25,13 +25,28 @@ SECRETS_REMOVED: Final = "secrets.removed"
 SECRETS_RESEALED: Final = "secrets.resealed"
 _OF_THE_BUNDLE: Final = (SECRETS_SET, SECRETS_REMOVED, SECRETS_RESEALED)
 HALT_LASTS: Final = timedelta(hours=1)
+NO_ANSWER: Final = (
+    "no answer within",
+    "vault did not answer in time",
+    "no connection to vault, or it was cut",
+)
+"""How the error of an attempt begins that was sent, and may have been done."""
+
+
+class _Attempt(msgspec.Struct):
+    error: str = ""
+
+    @property
+    def may_have_been_done(self) -> bool:
+        # Answered well, or sent and not answered: what was refused, or never sent, is neither.
+        return not self.error or self.error.startswith(NO_ANSWER)
 
 
 class _Target(msgspec.Struct):
     target: str
     outcome: str
     live: bool = False
-    attempts: list[object] = []
+    attempts: list[_Attempt] = []
 
     @property
     def seen_live(self) -> bool:
@@ -111,9 +126,12 @@ class History:
     def tried(self) -> Mapping[tuple[str, str], frozenset[str]]:
         """Return, per (step, system), what a halt that is not resolved told to end.
 
-        Whatever was answered, or nothing.
+        It was answered well, or not at all: what was refused was not told to end.
         """
-        return self._targets(lambda target: bool(target.attempts), COMPLETED)
+        return self._targets(
+            lambda target: any(attempt.may_have_been_done for attempt in target.attempts),
+            COMPLETED,
+        )
 
     def mentioned(self) -> Mapping[tuple[str, str], frozenset[str]]:
         """Return, per (step, system), every target reported since the newest resolution.

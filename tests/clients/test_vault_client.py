@@ -188,6 +188,14 @@ ERRORS = [
 ]
 
 
+def test_no_connection_is_told_from_one_that_was_cut(serve: Serve) -> None:
+    server, client = vault(serve)
+    server.stop()
+    with pytest.raises(UnreachableError) as told:
+        client.walk("trading/")
+    assert told.value.problem == "no connection to vault"
+
+
 @pytest.mark.parametrize(("trap", "error", "words"), ERRORS)
 def test_a_walk_that_cannot_see_says_why(
     serve: Serve, trap: str, error: type[VendorError], words: str

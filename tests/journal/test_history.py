@@ -113,7 +113,30 @@ def test_targets_of_all_runs_are_put_together_per_system() -> None:
     assert past.ended(NOW) == {("vault", "prod"): {"b"}, ("bybit", "prod"): {"c"}}
 
 
-def test_what_a_halt_told_to_end_is_remembered_whatever_was_answered() -> None:
+@pytest.mark.parametrize(
+    ("error", "tried"),
+    [
+        ("", True),
+        ("no answer within 12.0 s", True),
+        ("vault did not answer in time", True),
+        ("no connection to vault, or it was cut", True),
+        ("no connection to vault", False),
+        ("no connection to vault in time", False),
+        ("may not disable trading/: vault answered 403: permission denied", False),
+        ("vault answered 503: Vault is sealed", False),
+    ],
+)
+def test_what_was_refused_or_never_sent_was_not_told_to_end(
+    error: str,
+    tried: bool,  # noqa: FBT001 (a table)
+) -> None:
+    told: dict[str, object] = {"target": "a", "outcome": "failed"}
+    past = history(targets("h1", "halt.completed", told | {"attempts": [{"error": error}]}))
+    assert past.tried() == {("vault", "prod"): {"a"} if tried else frozenset()}
+    assert past.seen() == {("vault", "prod"): {"a"}}
+
+
+def test_what_a_halt_told_to_end_is_remembered_until_it_is_resolved() -> None:
     lost: dict[str, object] = {"verb": "erase", "error": "no answer within 12.0 s"}
     told: dict[str, object] = {"target": "a", "outcome": "unknown", "attempts": [lost]}
     left: dict[str, object] = {"target": "b", "outcome": "skipped", "live": True}

@@ -7,12 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from werkzeug.wrappers import Request, Response
 
 from killswitch.clients.vault import VaultClient
 from killswitch.converge import Limits
 from killswitch.halt import Assignment, carry_out
+from killswitch.journal.history import History
+from killswitch.journal.store import NewEvent
 from killswitch.model import Mode, Outcome, StepResult, TargetResult
 from killswitch.runner import Runner
 from killswitch.sandbox.vault import VaultServer
@@ -23,6 +26,7 @@ from killswitch.steps.vault_port import ERASING, Erased, Gone
 from killswitch.unfinished import Unfinished, outlast
 from killswitch.verdict import Intent
 from tests.engine.simulator import make_order
+from tests.journal.test_history import AT, history
 
 TOKEN = "hvs.made-up-token-of-a-test"
 LIMITS = Limits(
@@ -95,6 +99,18 @@ def desk() -> Iterator[Open]:
     yield start
     for server in started:
         server.stop()
+
+
+def move(server: VaultServer, source: str, to: str) -> None:
+    """Do what sys/remount does: the mount stays itself."""
+    mount = server.mounts[to] = server.mounts.pop(source)
+    mount.path = to
+
+
+def past(result: StepResult) -> History:
+    """Return what the journal remembers of a halt that ended so."""
+    data = {"order": {"id": "h1"}, "results": [msgspec.to_builtins(result)]}
+    return history(NewEvent("h1.completed", "halt.completed", AT, data))
 
 
 def of(result: StepResult, target: str) -> TargetResult:
@@ -223,6 +239,26 @@ def test_an_erasing_that_outlasts_the_deadline_is_unknown_and_never_asked_for_tw
     assert isinstance(vault.client(begun=tried).look_at("trading/"), Gone)
     assert carried_out(again).outcome is Outcome.VERIFIED
     assert vault.asked("DELETE", "/v1/sys/mounts/trading") == 2
+
+
+def test_a_mount_whose_erasing_was_refused_and_that_was_renamed_is_never_called_erased(
+    desk: Open,
+) -> None:
+    vault = desk()
+    granted = vault.server.tokens.policies["killswitch"]
+    right = 'path "sys/mounts/trading" { capabilities = ["delete"] }'
+    assert right in granted
+    vault.server.tokens.policies["killswitch"] = granted.replace(right, "")
+    first = carried_out(vault.step(mounts=("trading/",)))
+    assert of(first, vault.target()).attempts
+    move(vault.server, "trading/", "elsewhere/")
+    vault.server.tokens.policies["killswitch"] = granted
+    again = vault.client(begun=mounts_named(past(first).tried()["vault", "main"]))
+    known = past(first).seen()["vault", "main"]
+    result = carried_out(vault.step(again, mounts=("trading/",)), known=known)
+    assert not result.outcome.ended
+    assert "no mount is at trading/" in result.targets[0].saw
+    assert len(vault.server.mounts["elsewhere/"].names) == 8
 
 
 def test_an_erasing_that_ends_within_the_deadline_is_waited_for(desk: Open) -> None:
