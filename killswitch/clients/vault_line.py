@@ -51,14 +51,16 @@ class Reply(msgspec.Struct, Generic[T]):
 class Memory:
     """What one run knows of its own doing, so that "gone" can be told from "ended by us".
 
-    Mounts by their path: `stood` has accessor and most secrets seen, `erased` those whose erasing
-    Vault answered, `begun` those that an earlier halt told to be erased and `ended` those that it
+    Mounts by their path: `stood` has accessor and most secrets seen (also by the path of a folder),
+    `lost` the accessors of those that stood there before, `erased` those whose erasing Vault
+    answered, `begun` those that an earlier halt told to be erased and `ended` those that it
     read back; the others have accessors, which are never given twice. `asked` are roles and
     prefixes that Vault answered well. `last_seen` is what was seen before the own token was told
     to end, `clean_since` since when all else is.
     """
 
     stood: dict[str, tuple[str, int]] = field(default_factory=dict)
+    lost: dict[str, tuple[str, ...]] = field(default_factory=dict)
     erased: dict[str, str] = field(default_factory=dict)
     begun: Mapping[str, str] = field(default_factory=dict)
     ended: Mapping[str, str] = field(default_factory=dict)

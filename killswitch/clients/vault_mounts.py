@@ -4,7 +4,7 @@ Vault erases under the request: when the caller hangs up it stops, for good, and
 this call has a read time-out of its own, is never begun twice, and is known to the process.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from killswitch.clients import vault_http as wire
@@ -18,6 +18,9 @@ from killswitch.steps.vault_port import (
     Standing,
     Tree,
 )
+
+if TYPE_CHECKING:
+    import hvac
 
 ERASE_S: Final = 900.0
 _SECRET_S: Final = 0.01  # ten times what raft storage needs
@@ -41,8 +44,7 @@ class Mounts(Secrets):
             found = self._see(entry, mount)
         except NoRightError as error:
             found = Tree(mount, wire.plain(entry.accessor), version_of(entry), "", (), (error,))
-        count = len(found.names) if isinstance(found, Tree) else 0
-        stood[mount] = (found.accessor, max(count, stood.get(mount, ("", 0))[1]))
+        self._stands(mount, found)
         return found
 
     def erase(self, mount: str, accessor: str) -> None:
@@ -52,9 +54,13 @@ class Mounts(Secrets):
         read_s = max(ERASE_S, count * _SECRET_S)
         url = f"/v1/sys/mounts/{quote(mount.removesuffix('/'))}"
 
+        def ask(vault: "hvac.Client") -> object:
+            # At each try: while the rate limit was waited out, it may have been moved.
+            self._demand_unmoved(mount, accessor)
+            return vault.adapter.delete(url)
+
         def send() -> None:
-            vault = self._patient_client(read_s)
-            status, body = self._ask(lambda _vault: vault.adapter.delete(url), vault)
+            status, body = self._ask(ask, self._patient_client(read_s))
             if status == 403:
                 raise self._refusal(f"may not disable {mount}: {wire.not_ok(status, body)}")
             error = wire.not_ok(status, body)
@@ -67,6 +73,17 @@ class Mounts(Secrets):
 
         self._unfinished.run(self._call(mount), f"Vault is still erasing {mount}", send)
 
+    def _demand_unmoved(self, mount: str, accessor: str) -> None:
+        """See directly before its erasing that the mount stands where it was seen, or is gone."""
+        try:
+            status, body = self._mount_question(mount)
+        except UnreachableError as error:
+            raise UnreachableError(f"{mount} was not told to go: {error.problem}") from None
+        stood = self._memory.stood.get(mount, ("", 0))[0]
+        found = "" if status == 403 else self._as_mount(mount, status, body).accessor
+        if wire.plain(found) != stood or stood not in {"", accessor}:
+            raise UnreachableError(f"{mount} was not told to go: another mount is there, or none")
+
     def _missing(self, mount: str) -> Erased | Gone:
         """Tell what it means that no mount, or none that the token has a right to, is there."""
         url = f"/v1/{quote(mount)}metadata/"
@@ -74,14 +91,16 @@ class Mounts(Secrets):
         if not has_no_route(status, body):
             raise self._refusal(f"{mount}: no such mount, or no right under it")
         known = self._memory
-        if mount in known.erased:
+        last = known.stood.get(mount, ("", 0))[0]
+        if mount in known.erased and last in {"", known.erased[mount]}:
             saw = "erased: DELETE answered 204, no route is left"
             return Erased(mount, known.erased[mount], saw)
-        if mount in known.ended:
+        # What was ended before this run says nothing of a mount that stood there in it.
+        if mount in known.ended and not last:
             return Erased(mount, known.ended[mount], "erased by an earlier halt, no route is left")
-        if mount in known.begun:
+        if mount in known.begun and not last:
             return Gone(mount, known.begun[mount])
-        stood = "it stood there at the first look, and " if mount in known.stood else ""
+        stood = "it stood there at the first look, and " if last else ""
         raise RefusedError(f"{stood}no mount is at {mount}: erased, renamed, or a typing error")
 
     def _is_erasing(self, mount: str) -> bool:

@@ -48,7 +48,24 @@ class Secrets(Line):
 
         Empty only if the mount is there, and said so.
         """
-        return self._see(self._mount(path), path)
+        found = self._see(self._mount(path), path)
+        self._stands(path, found)
+        return found
+
+    def replaced(self, path: str) -> tuple[str, ...]:
+        """Return the mounts that were seen at `path` in this run, and were moved or taken away."""
+        return self._memory.lost.get(path, ())
+
+    def _stands(self, path: str, found: Tree | HalfErased) -> None:
+        """Remember which mount is at `path` now, and which one was."""
+        known, now = self._memory, found.accessor
+        before, most = known.stood.get(path, ("", 0))
+        lost = known.lost.get(path, ())
+        if before not in {"", now, known.erased.get(path)}:
+            lost = (*lost, before)
+        known.lost[path] = tuple(accessor for accessor in lost if accessor != now)
+        count = len(found.names) if isinstance(found, Tree) else 0
+        known.stood[path] = (now, max(count, most))
 
     def delete(self, tree: Tree) -> int:
         """Delete secrets of `tree`, several at a time; v2 with all versions and metadata.

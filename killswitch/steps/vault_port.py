@@ -112,6 +112,9 @@ class SecretStore(Protocol):
     def walk(self, path: str) -> Tree | HalfErased:
         """Find every secret below `path`; empty only if the mount is there and said so."""
 
+    def replaced(self, path: str) -> tuple[str, ...]:
+        """Return the mounts that were seen at `path` in this run, and were moved or taken away."""
+
     def delete(self, tree: Tree) -> int:
         """Delete secrets of `tree` with all versions and metadata; return how many in time."""
 

@@ -14,14 +14,17 @@ from killswitch.steps.vault_port import (
     Gone,
     HalfErased,
     SecretStore,
+    Standing,
     Tree,
     first,
+    join,
     secrets,
 )
 
 WIPE: Final = 3
 MOUNT: Final = re.compile(r"(.+/) \(mount (\S+)\)")
 """The target of a whole mount: its path and its accessor."""
+REPLACED: Final = "another mount took its place: look where this one is now"
 _HALF: Final = "half erased: unreadable, but its data is still in storage"
 
 
@@ -37,13 +40,14 @@ def under_path(vault: SecretStore, path: str) -> Plan:
     except VendorError as error:
         return Plan(blind=(Blind(place, error.problem, lasting=error.lasting),))
     target = f"{path} in {tree.accessor}"
-    wipe = partial(_wipe, vault, path)
+    wipe = partial(_wipe, vault, path, tree.accessor)
     rehearse = partial(_rehearse_wipe, vault, path)
+    blind = [Blind(f"{path} in {old}", REPLACED, lasting=True) for old in vault.replaced(path)]
     if isinstance(tree, HalfErased):
         why = f"{_HALF}; list {tree.mount} in mounts, or disable it again to the end"
         action = Action("delete", target, wipe, rehearse, WIPE, withheld=why)
-        return Plan(live=(action,), clear=(Clear(place, "a mount is there"),))
-    clear, blind = [Clear(place, f"kv v{tree.version}")], []
+        return Plan((action,), tuple(blind), (Clear(place, "a mount is there"),))
+    clear = [Clear(place, f"kv v{tree.version}")]
     if tree.unseen:
         lasting = all(error.lasting for error in tree.unseen)
         blind.append(Blind(target, first([error.problem for error in tree.unseen]), lasting))
@@ -62,8 +66,15 @@ def in_mount(vault: SecretStore, mount: str) -> Plan:
         found = vault.look_at(mount)
     except VendorError as error:
         return Plan(blind=(Blind(place, error.problem, lasting=error.lasting),))
-    target = f"{mount} (mount {found.accessor})"
-    erase = partial(_erase, vault, mount)
+    lost = [
+        Blind(f"{mount} (mount {old})", REPLACED, lasting=True) for old in vault.replaced(mount)
+    ]
+    return join(_of_mount(vault, mount, found), Plan(blind=tuple(lost)))
+
+
+def _of_mount(vault: SecretStore, mount: str, found: Standing) -> Plan:
+    place, target = mount.removesuffix("/"), f"{mount} (mount {found.accessor})"
+    erase = partial(_erase, vault, mount, found.accessor)
     rehearse = partial(_rehearse_erase, vault, mount)
     match found:
         case Erased(saw=saw):
@@ -97,8 +108,9 @@ def _doubts(tree: Tree) -> tuple[Note, ...]:
     return ()
 
 
-def _wipe(vault: SecretStore, path: str) -> Receipt:
+def _wipe(vault: SecretStore, path: str, accessor: str) -> Receipt:
     tree = _readable(vault.walk(path))
+    _demand_same(tree, accessor)
     deleted = vault.delete(tree)
     left = f" of {len(tree.names)} so far" if deleted < len(tree.names) else ""
     return Receipt(f"{secrets(deleted)}{left} deleted", {"kv_version": str(tree.version)})
@@ -113,8 +125,9 @@ def _rehearse_wipe(vault: SecretStore, path: str) -> Receipt:
     return Receipt(f"may list and delete {secrets(len(tree.names))}", {"token_ttl_s": ttl_s})
 
 
-def _erase(vault: SecretStore, mount: str) -> Receipt:
+def _erase(vault: SecretStore, mount: str, accessor: str) -> Receipt:
     found = vault.look_at(mount)
+    _demand_same(found, accessor)
     if isinstance(found, Erased):
         return Receipt(f"{mount} was erased already")
     vault.erase(mount, found.accessor)
@@ -136,6 +149,11 @@ def _rehearse_erase(vault: SecretStore, mount: str) -> Receipt:
 def _demand(missing: tuple[str, ...]) -> None:
     if missing:
         raise RefusedError(f"the token may not {first(missing)}")
+
+
+def _demand_same(found: Standing, accessor: str) -> None:
+    if found.accessor != accessor:
+        raise UnreachableError(REPLACED)
 
 
 def _readable(tree: Tree | HalfErased) -> Tree:

@@ -419,8 +419,9 @@ def test_a_private_authority_is_trusted_where_it_is_named(tls: Tls) -> None:
     client = VaultClient(address=f"https://127.0.0.1:{tls.port}", ca_file=tls.ca_file)
     assert client.warm() == "unsealed, 1.21.0"
     client.login(token=Secret(TOKEN), may_write=True)
-    assert len(walked(client, "trading/").names) == 8
-    client.erase("trading/", "kv_1")  # on its own connection, which trusts it as well
+    tree = walked(client, "trading/")
+    assert len(tree.names) == 8
+    client.erase("trading/", tree.accessor)  # on its own connection, which trusts it as well
 
 
 def test_another_authority_is_refused_in_words(tls: Tls, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from killswitch.sandbox.vault_store import Mount
 from killswitch.secret import Secret
 from killswitch.steps.vault import WipeSecrets, mounts_named
 from killswitch.steps.vault_port import ERASING, Erased, Gone
+from killswitch.steps.vault_wipe import REPLACED
 from killswitch.unfinished import Unfinished, outlast
 from killswitch.verdict import Intent
 from tests.engine.simulator import make_order
@@ -259,6 +260,80 @@ def test_a_mount_whose_erasing_was_refused_and_that_was_renamed_is_never_called_
     assert not result.outcome.ended
     assert "no mount is at trading/" in result.targets[0].saw
     assert len(vault.server.mounts["elsewhere/"].names) == 8
+
+
+class Moving(VaultServer):
+    """A Vault in which, at the first request that `moves` tells, the mount is moved away."""
+
+    remade = True
+    done = False
+
+    def moves(self, request: Request) -> bool:
+        raise NotImplementedError
+
+    def respond(self, request: Request) -> Response:
+        if self.done or not self.moves(request):
+            return super().respond(request)
+        self.done = True
+        move(self, "trading/", "elsewhere/")
+        if self.remade:
+            self.mounts["trading/"] = Mount("trading/", 2)
+            self.put("trading/new", {"key": "made-up"})
+        return Response('{"errors": ["too many requests"]}', 429)
+
+
+@pytest.mark.parametrize("remade", [True, False])
+def test_a_mount_that_is_moved_while_the_rate_limit_is_waited_out_is_not_called_erased(
+    desk: Open,
+    remade: bool,  # noqa: FBT001 (a table)
+) -> None:
+    class Moves(Moving):
+        def moves(self, request: Request) -> bool:
+            self.remade = remade
+            return request.method == "DELETE" and request.path == "/v1/sys/mounts/trading"
+
+    vault = desk(kind=Moves)
+    target = vault.target()
+    result = carried_out(vault.step(mounts=("trading/",)))
+    assert not of(result, target).outcome.ended
+    assert "was not told to go" in of(result, target).attempts[0].error
+    assert len(vault.server.mounts["elsewhere/"].names) == 8
+    if remade:
+        assert of(result, target).saw == REPLACED
+        assert "trading/" not in vault.server.mounts  # the other one was seen, and erased
+
+
+def test_a_path_in_a_mount_that_is_moved_is_not_called_wiped(desk: Open) -> None:
+    class Moves(Moving):
+        def moves(self, request: Request) -> bool:
+            return request.method == "DELETE" and request.path.startswith("/v1/trading/metadata/")
+
+    vault = desk(kind=Moves)
+    target = f"trading/ in {vault.server.mounts['trading/'].accessor}"
+    result = carried_out(vault.step(paths=("trading/",)))
+    assert not of(result, target).outcome.ended
+    assert vault.server.mounts["elsewhere/"].names
+    new = of(result, f"trading/ in {vault.server.mounts['trading/'].accessor}")
+    assert new.outcome is Outcome.VERIFIED
+
+
+def test_what_an_earlier_halt_erased_says_nothing_of_a_mount_that_was_moved_since(
+    desk: Open,
+) -> None:
+    class Moves(Moving):
+        remade = False
+
+        def moves(self, request: Request) -> bool:
+            return request.method == "DELETE" and request.path == "/v1/sys/mounts/trading"
+
+    vault = desk(kind=Moves)
+    earlier = {"trading/": "kv_of_an_earlier_halt"}
+    for client in (vault.client(ended=earlier), vault.client(begun=earlier)):
+        vault.server.done = False  # type: ignore[attr-defined]  # of this test's own server
+        result = carried_out(vault.step(client, mounts=("trading/",)))
+        assert not result.outcome.ended
+        assert len(vault.server.mounts["elsewhere/"].names) == 8
+        move(vault.server, "elsewhere/", "trading/")
 
 
 def test_an_erasing_that_ends_within_the_deadline_is_waited_for(desk: Open) -> None:

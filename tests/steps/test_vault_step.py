@@ -14,6 +14,7 @@ from killswitch.secret import Secret
 from killswitch.steps.vault import WipeSecrets
 from killswitch.steps.vault_access import kept_token
 from killswitch.steps.vault_port import HalfErased, OwnToken, Role, Standing, Tree
+from killswitch.steps.vault_wipe import REPLACED
 from killswitch.verdict import Intent
 
 TOKEN = "hvs.made-up-token-of-a-test"
@@ -42,6 +43,9 @@ class Store:
         if isinstance(found, VendorError):
             raise found
         return found
+
+    def replaced(self, _path: str) -> tuple[str, ...]:
+        return ()
 
     def delete(self, tree: Tree) -> int:
         self.paths[tree.mount] = Tree(tree.mount, tree.accessor, tree.version, tree.folder, ())
@@ -261,7 +265,8 @@ def test_a_mount_that_is_replaced_at_its_path_gets_another_target(run: Run) -> N
     [before] = step.plan().live
     server.mounts["trading/"] = Mount("trading/", 2)
     plan = step.plan()
-    assert plan == wiped(accessor_of(server))
+    assert plan.clear == wiped(accessor_of(server)).clear
+    assert plan.blind == (Blind(before.target, REPLACED, lasting=True),)
     assert before.target not in {clear.target for clear in plan.clear}
 
 
