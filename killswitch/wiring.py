@@ -308,11 +308,13 @@ def _vault(
     )
 
     def build(may_write: bool, _message: Message) -> Step:
+        told, over = tried("vault", section.name), ended("vault", section.name)
         client.login(
             token=sources.get(section.token),
             may_write=may_write,
-            begun=mounts_named(tried("vault", section.name)),
-            ended=mounts_named(ended("vault", section.name)),
+            begun=mounts_named(told),
+            ended=mounts_named(over),
+            seen=told | over,
         )
         return step
 

@@ -1,7 +1,7 @@
 """Roles, what was issued by them, and the own token."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -62,6 +62,11 @@ class Access(Line):
             return False
         known.clean_since = now if known.clean_since is None else known.clean_since
         return not self._may_write or now - known.clean_since >= self._steady_s
+
+    def seen(self, live: Iterable[str]) -> frozenset[str]:
+        """Take in what is live; return all that was, in this run or in an earlier halt."""
+        self._memory.seen |= frozenset(live)
+        return self._memory.seen
 
     def role(self, path: str) -> Role | None:
         """Read a role; None if its auth method is there and has no such role."""

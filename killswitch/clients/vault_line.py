@@ -55,8 +55,8 @@ class Memory:
     `lost` the accessors of those that stood there before, `erased` those whose erasing Vault
     answered, `begun` those that an earlier halt told to be erased and `ended` those that it
     read back; the others have accessors, which are never given twice. `asked` are roles and
-    prefixes that Vault answered well. `last_seen` is what was seen before the own token was told
-    to end, `clean_since` since when all else is.
+    prefixes that Vault answered well, `seen` all targets that were live. `last_seen` is what was
+    seen before the own token was told to end, `clean_since` since when all else is.
     """
 
     stood: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -65,6 +65,7 @@ class Memory:
     begun: Mapping[str, str] = field(default_factory=dict)
     ended: Mapping[str, str] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
     last_seen: tuple[Clear, ...] | None = None
     clean_since: float | None = None
 
@@ -131,17 +132,18 @@ class Line:
         may_write: bool,
         begun: Mapping[str, str] | None = None,
         ended: Mapping[str, str] | None = None,
+        seen: frozenset[str] = frozenset(),
     ) -> None:
         """Take the token; with `may_write` false nothing can be changed through this client.
 
-        `begun` and `ended` are mounts with their accessors, see `Memory`.
+        `begun` and `ended` are mounts with their accessors, `seen` are targets, see `Memory`.
         """
         value = token.reveal().strip()
         if not (value.isascii() and value.isprintable() and value.split() == [value]):
             raise RefusedError("the token is empty or has characters that no vault token has")
         self._client = self._new_client(value)
         self._may_write = may_write
-        self._memory = Memory(begun=begun or {}, ended=ended or {})
+        self._memory = Memory(begun=begun or {}, ended=ended or {}, seen=seen)
 
     def lacks(self, *needed: tuple[str, str]) -> tuple[str, ...]:
         """Return which of the rights (right, path) are missing: "delete sys/mounts/trading"."""

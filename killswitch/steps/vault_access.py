@@ -121,12 +121,16 @@ def own_token(vault: SecretStore, rest: Plan) -> Plan:
         vault.own_token()
     except VendorError as error:
         return join(rest, Plan(blind=(Blind(_OWN, error.problem, error.lasting),)))
-    clean = not rest.live and not rest.blind
+    seen = vault.seen(action.target for action in rest.live)
+    never = [each.target for each in rest.clear if each.only_if_known and each.target not in seen]
+    clean = not rest.live and not rest.blind and not never
     steady = vault.steady(clean=clean)
     if clean and not steady:
         again = "all else was seen ended once, and is to be looked at again"
         return join(rest, Plan(blind=(Blind(_OWN, again),)))
     why = "" if clean else "kept so that a second run can see and end what is left"
+    if never:
+        why = f"kept: nothing was seen at {first(never)}, which may be a typing error"
     perform = partial(_end_own, vault, rest.clear)
     rehearse = partial(_rehearse_own, vault)
     own = Action("revoke own token", _OWN, perform, rehearse, OWN, withheld=why)

@@ -1,6 +1,6 @@
 """What the Vault step needs from a Vault, and the words in which it is told."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -108,6 +108,9 @@ class SecretStore(Protocol):
 
     def steady(self, *, clean: bool) -> bool:
         """Take in whether all but the own token is clean; True when it was for long enough."""
+
+    def seen(self, live: Iterable[str]) -> frozenset[str]:
+        """Take in what is live; return all that was, in this run or in an earlier halt."""
 
     def walk(self, path: str) -> Tree | HalfErased:
         """Find every secret below `path`; empty only if the mount is there and said so."""

@@ -559,6 +559,27 @@ def test_the_own_token_stays_while_anything_is_left(desk: Open) -> None:
     assert vault.server.tokens.by_id[TOKEN].alive(time.time())
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_own_token_stays_where_a_path_may_be_a_typing_error(
+    desk: Open,
+    known: bool,  # noqa: FBT001 (a table)
+) -> None:
+    vault = desk()
+    vault.server.tokens.policies["killswitch"] += (
+        '\npath "secret/metadata/*" { capabilities = ["list", "delete"] }'
+    )
+    typo = f"secret/bots/typo/ in {vault.server.mounts['secret/'].accessor}"
+    seen = frozenset({typo}) if known else frozenset[str]()
+    paths = ("trading/", "secret/bots/typo/")
+    step = vault.step(vault.client(seen=seen), paths=paths, revoke_own_token=True)
+    result = carried_out(step, known=seen)
+    assert result.outcome.ended is known
+    assert vault.server.tokens.by_id[TOKEN].alive(time.time()) is not known
+    if not known:
+        told = f"kept: nothing was seen at {typo}, which may be a typing error"
+        assert of(result, "own token").saw == told
+
+
 def test_a_second_run_with_a_dead_token_is_unknown_and_says_the_way_out(desk: Open) -> None:
     vault = desk()
     what = {"paths": ("trading/",), "roles": (BOT,), "revoke_own_token": True}

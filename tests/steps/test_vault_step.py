@@ -1,5 +1,5 @@
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import pytest
@@ -34,6 +34,9 @@ class Store:
 
     def each(self, look: Callable[[S], Plan], items: Sequence[S]) -> list[Plan]:
         return [look(item) for item in items]
+
+    def seen(self, live: Iterable[str]) -> frozenset[str]:
+        return frozenset(live)
 
     def steady(self, *, clean: bool) -> bool:
         return clean
