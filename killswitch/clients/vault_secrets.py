@@ -1,6 +1,7 @@
 """KV secrets through hvac, versions 1 and 2: find and delete them, and ask for the rights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -50,7 +51,18 @@ class Secrets(Line):
         """
         found = self._see(self._mount(path), path)
         self._stands(path, found)
+        if isinstance(found, Tree) and found.folder and self._is_beside(found):
+            return replace(found, beside=True)
         return found
+
+    def _is_beside(self, tree: Tree) -> bool:
+        """Tell whether a secret has the very name of the folder, as far as that may be listed."""
+        name = tree.folder.removesuffix("/")
+        parent = name[: name.rfind("/") + 1]
+        try:
+            return name in self._list(tree.mount, tree.version, parent)
+        except VendorError:
+            return False
 
     def replaced(self, path: str) -> tuple[str, ...]:
         """Return the mounts that were seen at `path` in this run, and were moved or taken away."""

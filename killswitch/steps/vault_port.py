@@ -28,6 +28,7 @@ class Tree:
     `mount` and `folder` end in "/", or `folder` is "" for the whole mount; `names` are the
     secrets' paths inside the mount; `unseen` says which folders could not be listed, and why.
     `accessor` is the mount's own name in Vault: another mount at the same path has another one.
+    `beside`: a secret has the very name of the folder, and is not in it.
     """
 
     mount: str
@@ -36,6 +37,7 @@ class Tree:
     folder: str
     names: tuple[str, ...]
     unseen: tuple[VendorError, ...] = ()
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,16 +47,24 @@ def under_path(vault: SecretStore, path: str) -> Plan:
         why = f"{_HALF}; list {tree.mount} in mounts, or disable it again to the end"
         action = Action("delete", target, wipe, rehearse, WIPE, withheld=why)
         return Plan((action,), tuple(blind), (Clear(place, "a mount is there"),))
-    clear = [Clear(place, f"kv v{tree.version}")]
+    clear, notes = [Clear(place, f"kv v{tree.version}")], _beside(tree)
     if tree.unseen:
         lasting = all(error.lasting for error in tree.unseen)
         blind.append(Blind(target, first([error.problem for error in tree.unseen]), lasting))
     if tree.names:
         live = (Action("delete", target, wipe, rehearse, WIPE, len(tree.names)),)
-        return Plan(live, tuple(blind), tuple(clear))
+        return Plan(live, tuple(blind), tuple(clear), notes)
     if not tree.unseen:
         clear.append(Clear(target, "empty: LIST answers 404", only_if_known=True))
-    return Plan((), tuple(blind), tuple(clear))
+    return Plan((), tuple(blind), tuple(clear), notes)
+
+
+def _beside(tree: Tree) -> tuple[Note, ...]:
+    if not tree.beside:
+        return ()
+    leaf = tree.mount + tree.folder.removesuffix("/")
+    text = f"the secret {leaf} is beside the folder {leaf}/, not in it, and is not wiped"
+    return (Note("not wiped", text, "delete it by hand, or list the folder above it"),)
 
 
 def in_mount(vault: SecretStore, mount: str) -> Plan:

@@ -667,6 +667,18 @@ def test_a_drill_rehearses_every_part_and_writes_nothing(desk: Open) -> None:
 # A path, and what gets in the way.
 
 
+def test_a_secret_of_the_very_name_of_the_folder_is_told(desk: Open) -> None:
+    names = ["trading/bots/freqtrade", "trading/bots/freqtrade/key"]
+    vault = desk(secrets={name: {"k": "v"} for name in names})
+    result = carried_out(vault.step(paths=("trading/bots/freqtrade/",)))
+    assert vault.server.live() == ["trading/bots/freqtrade"]
+    [told] = [note.text for note in result.notes if note.kind == "not wiped"]
+    assert told == (
+        "the secret trading/bots/freqtrade is beside the folder trading/bots/freqtrade/, "
+        "not in it, and is not wiped"
+    )
+
+
 def test_a_rate_limit_is_waited_out_and_the_wipe_goes_on(desk: Open) -> None:
     secrets = {f"trading/{number}": {"k": "v"} for number in range(60)}
     vault = desk(secrets=secrets)
