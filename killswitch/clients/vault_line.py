@@ -108,6 +108,19 @@ class Line:
         self._session_lock = threading.Lock()
         self._client: hvac.Client | None = None
         self._may_write = False
+        self._version = ""
+
+    @property
+    def namespace_doubt(self) -> str:
+        """Say that the namespace may be ignored; "" if there is none, or no reason to think so."""
+        if not self._namespace or not self._version or "+ent" in self._version:
+            return ""
+        edition = (
+            f"{self._version} is not Vault Enterprise, which alone has namespaces, with OpenBao"
+        )
+        return (
+            f"{edition}: any other ignores {wire.plain(self._namespace)}, and so acts on its root"
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._address!r})"
@@ -122,8 +135,9 @@ class Line:
         if status not in {200, 429, 473}:
             raise wire.not_ok(status, body)
         health = wire.parse(body, _Health)
+        self._version = wire.plain(health.version)
         role = "unsealed, a standby node" if health.standby else "unsealed"
-        return f"{role}, {wire.plain(health.version)}"
+        return f"{role}, {self._version}"
 
     def login(
         self,

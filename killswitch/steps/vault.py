@@ -60,7 +60,8 @@ class WipeSecrets:
             ended = vault_access.after_own_token(self.vault, seen)
             if ended is not None:
                 return ended
-        rest = join(*self.vault.each(self._part, self._items()))
+        parts = self.vault.each(self._part, self._items())
+        rest = join(*parts, vault_access.doubts(self.vault))
         if self.revoke_own_token:
             return vault_access.own_token(self.vault, rest)
         return join(rest, vault_access.kept_token(self.system))

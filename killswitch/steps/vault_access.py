@@ -112,6 +112,12 @@ def kept_token(system: str) -> Plan:
     return Plan(notes=(Note("still valid", text, "end it: vault token revoke"),))
 
 
+def doubts(vault: SecretStore) -> Plan:
+    """Say what is doubtful of the Vault as a whole."""
+    doubt = vault.namespace_doubt
+    return Plan(notes=(Note("namespace", doubt, "look what is at the paths"),) if doubt else ())
+
+
 def own_token(vault: SecretStore, rest: Plan) -> Plan:
     """End the own token, once all `rest` was seen ended for long enough.
 

@@ -105,6 +105,10 @@ class SecretStore(Protocol):
     def last_seen(self) -> tuple[Clear, ...] | None:
         """What was seen ended when the own token was told to end; None before."""
 
+    @property
+    def namespace_doubt(self) -> str:
+        """Say that the namespace may be ignored; "" if there is none, or no reason to think so."""
+
     def each(self, look: Callable[[S], Plan], items: Sequence[S]) -> list[Plan]:
         """Look at all items side by side."""
 

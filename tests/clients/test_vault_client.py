@@ -15,6 +15,7 @@ from killswitch.errors import GarbledError, RefusedError, UnreachableError, Vend
 from killswitch.sandbox.server import VendorServer
 from killswitch.sandbox.vault import VaultServer
 from killswitch.secret import Secret
+from killswitch.steps.vault import WipeSecrets
 from killswitch.steps.vault_port import HalfErased, Tree
 from tests.tls import Authority
 
@@ -186,6 +187,33 @@ ERRORS = [
     ("garbage", GarbledError, "not its api's json"),
     ("down", UnreachableError, "vault answered 503"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "version", "doubtful"),
+    [("bots", "1.21.0", True), ("bots", "1.21.0+ent.hsm", False), (None, "1.21.0", False)],
+)
+def test_a_namespace_that_vault_may_ignore_is_told_and_no_reason_to_stop(
+    serve: Serve,
+    namespace: str | None,
+    version: str,
+    doubtful: bool,  # noqa: FBT001 (a table)
+) -> None:
+    class Edition(VaultServer):
+        def respond(self, request: Request) -> Response:
+            answer = super().respond(request)
+            if request.path == "/v1/sys/health":
+                answer.set_data(answer.get_data().replace(b"1.21.0", version.encode()))
+            return answer
+
+    client = VaultClient(address=serve(Edition(token=TOKEN)), namespace=namespace)
+    assert not client.namespace_doubt  # nobody has asked yet
+    assert client.warm() == f"unsealed, {version}"
+    assert bool(client.namespace_doubt) is doubtful
+    client.login(token=Secret(TOKEN), may_write=True)
+    plan = WipeSecrets(client, "main", paths=("trading/",)).plan()
+    kinds = [note.kind for note in plan.notes]
+    assert ("namespace" in kinds) is doubtful
 
 
 def test_no_connection_is_told_from_one_that_was_cut(serve: Serve) -> None:

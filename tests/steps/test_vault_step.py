@@ -27,6 +27,7 @@ class Store:
 
     asked: frozenset[str] = frozenset()
     last_seen: tuple[Clear, ...] | None = None
+    namespace_doubt = ""
 
     def __init__(self, **paths: Tree | HalfErased | VendorError) -> None:
         self.paths = {f"{name}/": found for name, found in paths.items()}
