@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from killswitch.late_step import LateStep
 from killswitch.model import Step
@@ -9,6 +10,30 @@ from killswitch.steps.telegram import Message
 
 Build = Callable[[bool, Message], Step]
 """Make the step: reads the secrets and logs in. The bool says whether it may write."""
+
+
+Targets = Callable[[str, str], frozenset[str]]
+"""The targets of a (step, system) of which something is known."""
+
+
+def _nothing(_step: str, _system: str) -> frozenset[str]:
+    return frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the journal tells of earlier runs; asked when a step is built, after the touch.
+
+    `ended`: an earlier halt read it back as ended. `tried`: an earlier halt told it to end, and
+    was not refused. `mentioned`: earlier halts and drills reported on it.
+    """
+
+    ended: Targets = _nothing
+    tried: Targets = _nothing
+    mentioned: Targets = _nothing
+
+
+NO_PAST: Final = Past()
 
 
 @dataclass(frozen=True, slots=True)

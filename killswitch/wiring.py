@@ -3,10 +3,11 @@
 Nothing here fails for all: a section that cannot be built becomes a unit whose step says why.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
+from killswitch import cluster_units
 from killswitch.config import Config, System
 from killswitch.errors import ConfigError, RefusedError
 from killswitch.loopback import demand_loopback
@@ -14,7 +15,6 @@ from killswitch.model import Step
 from killswitch.secret import Secret
 from killswitch.sections import (
     BybitSection,
-    ClusterSection,
     KakuninSection,
     KubernetesSection,
     SyncedSecretsSection,
@@ -24,50 +24,27 @@ from killswitch.sections import (
 )
 from killswitch.sources import Sources, check_source
 from killswitch.steps.telegram import Message
-from killswitch.unit import Unit
-
-if TYPE_CHECKING:
-    from killswitch.clients.kubernetes import KubernetesClient
-
-Ended = Callable[[str, str], frozenset[str]]
-"""The targets of a (step, system) that an earlier halt read back as ended."""
-Tried = Callable[[str, str], frozenset[str]]
-"""The targets of a (step, system) that an earlier halt told to end, and was not refused."""
-Mentioned = Callable[[str, str], frozenset[str]]
-"""The targets of a (step, system) that earlier halts and drills reported on."""
+from killswitch.unit import NO_PAST, Past, Unit
 
 
-def _nothing(_step: str, _system: str) -> frozenset[str]:
-    return frozenset()
-
-
-def units(
-    config: Config,
-    sources: Sources,
-    ended: Ended = _nothing,
-    tried: Tried = _nothing,
-    mentioned: Mentioned = _nothing,
-) -> tuple[Unit, ...]:
+def units(config: Config, sources: Sources, past: Past = NO_PAST) -> tuple[Unit, ...]:
     """Return a unit for every configured system, in the order of the file's kinds.
 
-    `ended`, `tried` and `mentioned` are asked when a step is built, after the touch.
+    `past` is asked when a step is built, after the touch.
 
     Raises:
         ConfigError: a sandbox configuration names a host that is not loopback.
     """
     if config.sandbox is not None:
         demand_loopback(config)
-    past = (ended, tried, mentioned)
     return tuple(_unit(config, system, sources, past) for system in config.systems)
 
 
-def _unit(
-    config: Config, system: System, sources: Sources, past: tuple[Ended, Tried, Mentioned]
-) -> Unit:
+def _unit(config: Config, system: System, sources: Sources, past: Past) -> Unit:
     if system.section is None:
         return _broken(system, system.problem)
     try:
-        unit = _whole(config, system.section, sources, *past)
+        unit = _whole(config, system.section, sources, past)
         for source in unit.sources:
             check_source(source)
         return _loading_first(unit)
@@ -90,25 +67,18 @@ def _loading_first(unit: Unit) -> Unit:
     return replace(unit, warm=warm, build=build)
 
 
-def _whole(
-    config: Config,
-    section: SystemSection,
-    sources: Sources,
-    ended: Ended,
-    tried: Tried,
-    mentioned: Mentioned,
-) -> Unit:
+def _whole(config: Config, section: SystemSection, sources: Sources, past: Past) -> Unit:
     match section:
         case KubernetesSection():
-            return _kubernetes(config, section, sources)
+            return cluster_units.kubernetes(config, section, sources)
         case SyncedSecretsSection():
-            return _synced_secrets(config, section, sources, mentioned)
+            return cluster_units.synced_secrets(config, section, sources, past)
         case BybitSection():
-            return _bybit(config, section, sources, ended)
+            return _bybit(config, section, sources, past)
         case KakuninSection():
             return _kakunin(config, section, sources)
         case VaultSection():
-            return _vault(config, section, sources, ended, tried)
+            return _vault(config, section, sources, past)
         case TelegramSection():
             return _telegram(section, sources)
         case _:
@@ -135,92 +105,7 @@ def _broken(system: System, problem: str) -> Unit:
     )
 
 
-def _kubernetes(config: Config, section: KubernetesSection, sources: Sources) -> Unit:
-    from killswitch.steps.kubernetes import StopTrading
-
-    client = _cluster(config, section, grace_s=section.grace_s, selector=section.selector)
-    stop = StopTrading(
-        client, section.name, section.namespaces, latch=section.latched, pause=section.pause
-    )
-    which = f"pods with {client.selector} in " if client.selector else ""
-    scope = which + _namespaces(section)
-    scope += "" if section.latched else ", no quota"
-    scope += f", pausing {', '.join(section.pause)}" if section.pause else ""
-    return _on_cluster(client, section, stop, sources, does="stop", scope=scope)
-
-
-def _synced_secrets(
-    config: Config, section: SyncedSecretsSection, sources: Sources, mentioned: Mentioned
-) -> Unit:
-    from killswitch.clients.kubernetes_secrets import SecretsClient
-    from killswitch.steps.synced_secrets import DeleteSyncedSecrets
-
-    client = _cluster(config, section)
-    cluster = SecretsClient(client)
-    step = DeleteSyncedSecrets(cluster, section.name, section.namespaces, section.secrets)
-    scope = _namespaces(section)
-    unit = _on_cluster(client, section, step, sources, does="unsync", scope=scope)
-
-    def build(may_write: bool, message: Message) -> Step:
-        cluster.recall(mentioned(step.name, section.name), section.secrets)
-        return unit.build(may_write, message)
-
-    return replace(unit, build=build)
-
-
-def _namespaces(section: ClusterSection) -> str:
-    return f"namespace {', '.join(section.namespaces)}"
-
-
-def _cluster(
-    config: Config,
-    section: ClusterSection,
-    *,
-    grace_s: int = 1,
-    selector: Mapping[str, str] | None = None,
-) -> "KubernetesClient":
-    from killswitch.clients.kubernetes import KubernetesClient
-
-    kubeconfig = config.resolve(section.kubeconfig)
-    if not kubeconfig.is_file():
-        raise ValueError(f"there is no kubeconfig at {kubeconfig}")
-    return KubernetesClient(
-        kubeconfig=kubeconfig,
-        context=section.context,
-        cluster_uid=section.cluster_uid,
-        plugins=section.exec,
-        own_credential=not section.token,
-        needed_s=config.halt.deadline_s,
-        grace_s=grace_s,
-        selector=selector,
-        only_loopback=config.sandbox is not None,
-    )
-
-
-def _on_cluster(
-    client: "KubernetesClient",
-    section: ClusterSection,
-    step: Step,
-    sources: Sources,
-    *,
-    does: str,
-    scope: str,
-) -> Unit:
-    from killswitch.steps.kubernetes_identity import Identified
-
-    identified = Identified(step, client)
-
-    def build(may_write: bool, _message: Message) -> Step:
-        token = sources.get(section.token) if section.token else None
-        client.login(may_write=may_write, token=token)
-        client.identify()
-        return identified
-
-    needed = (section.token,) if section.token else ()
-    return Unit(step.name, section.name, does, scope, needed, False, client.warm, build)
-
-
-def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended) -> Unit:
+def _bybit(config: Config, section: BybitSection, sources: Sources, past: Past) -> Unit:
     from killswitch.clients.bybit import BybitClient
     from killswitch.clients.bybit_credential import Credential
     from killswitch.steps.bybit import RevokeKeys
@@ -243,7 +128,7 @@ def _bybit(config: Config, section: BybitSection, sources: Sources, ended: Ended
             held=held,
             may_write=may_write,
             account=section.account,
-            spent=_spent(held_keys, ended("bybit", section.name)),
+            spent=_spent(held_keys, past.ended("bybit", section.name)),
         )
         return RevokeKeys(client, section.name, section.orders)
 
@@ -286,9 +171,7 @@ def _kakunin(config: Config, section: KakuninSection, sources: Sources) -> Unit:
     return Unit("kakunin", section.name, "revoke", scope, needed, False, client.warm, build)
 
 
-def _vault(
-    config: Config, section: VaultSection, sources: Sources, ended: Ended, tried: Tried
-) -> Unit:
+def _vault(config: Config, section: VaultSection, sources: Sources, past: Past) -> Unit:
     from killswitch.clients.vault import VaultClient
     from killswitch.steps.vault import WipeSecrets, mounts_named
 
@@ -308,7 +191,7 @@ def _vault(
     )
 
     def build(may_write: bool, _message: Message) -> Step:
-        told, over = tried("vault", section.name), ended("vault", section.name)
+        told, over = past.tried("vault", section.name), past.ended("vault", section.name)
         client.login(
             token=sources.get(section.token),
             may_write=may_write,

@@ -29,7 +29,7 @@ from killswitch.runner import Runner
 from killswitch.sources import Sources
 from killswitch.steps.journal import AppendEvent
 from killswitch.steps.telegram import Message
-from killswitch.unit import Unit
+from killswitch.unit import Past, Unit
 from killswitch.verdict import Intent
 from killswitch.wiring import units
 
@@ -76,7 +76,7 @@ class Run:
     def carry_out(self) -> HaltReport:
         """Show the plan, take the touch, carry out the order, and give the answer."""
         sources = Sources(self._config.resolve, self._session.environment)
-        parts = units(self._config, sources, self._ended, self._tried, self._mentioned)
+        parts = units(self._config, sources, Past(self._ended, self._tried, self._mentioned))
         prime()  # before the first thread, and after the clients were imported
         self._show_plan(parts)
         self._ring = KeyRing.load(self._config.key_file)

@@ -19,7 +19,7 @@ from killswitch.priming import prime
 from killswitch.runner import Runner
 from killswitch.sources import Sources, sealed_names
 from killswitch.steps.telegram import Message
-from killswitch.unit import Unit
+from killswitch.unit import Past, Unit
 from killswitch.verdict import Intent
 from killswitch.wiring import units
 
@@ -49,9 +49,11 @@ class Look:
         self.units = units(
             config,
             self._sources,
-            lambda step, system: ended.get((step, system), frozenset()),
-            lambda step, system: tried.get((step, system), frozenset()),
-            lambda step, system: mentioned.get((step, system), frozenset()),
+            Past(
+                lambda step, system: ended.get((step, system), frozenset()),
+                lambda step, system: tried.get((step, system), frozenset()),
+                lambda step, system: mentioned.get((step, system), frozenset()),
+            ),
         )
         prime()
         for unit in self.units:
