@@ -113,6 +113,8 @@ class SecretsClient(Memory):
         for one in found:
             for name in one.secrets:
                 known[name] = f"{_KINDS[resource]} {one.name}"
+            if resource == SYNCS:
+                self._written.setdefault(namespace, set()).update(one.secrets)
             makers.update(filter(None, [one.parent]))
         return found
 
@@ -144,6 +146,7 @@ class SecretsClient(Memory):
                 continue  # for good: its Secrets are taken for a bot's in every look alike
             for thing, _ in things or ():
                 found.update(logins_of(thing, namespace, cluster_wide=not place))
+        self._logins[namespace] = found
         return found
 
     def delete(self, path: str, params: Mapping[str, str], *, dry_run: bool) -> Answer:

@@ -11,6 +11,8 @@ class Memory:
 
     def __init__(self) -> None:
         self._discovered: dict[str, dict[str, str]] = {}
+        self._written: dict[str, set[str]] = {}
+        self._logins: dict[str, Mapping[str, str]] = {}
         self._seen: dict[str, set[str]] = {}
         self._makers: dict[str, set[str]] = {}
         self._reported: dict[str, set[str]] = {}
@@ -18,7 +20,16 @@ class Memory:
 
     def discovered(self, namespace: str) -> Mapping[str, str]:
         """Return the Secrets that other objects named, and which; and those of earlier runs."""
-        return dict(self._discovered.get(namespace, {}))
+        left = self.left(namespace)
+        known = self._discovered.get(namespace, {})
+        return {name: through for name, through in known.items() if name not in left}
+
+    def left(self, namespace: str) -> Mapping[str, str]:
+        """Return the Secrets that are only read by PushSecrets and that a store logs in with."""
+        ours = self._written.get(namespace, set()) | self._seen.get(namespace, set())
+        read = self._discovered.get(namespace, {}).keys() - ours
+        logins = self._logins.get(namespace, {})
+        return {name: store for name, store in logins.items() if name in read}
 
     def seen(self, namespace: str) -> frozenset[str]:
         """Return the Secrets that were seen to be there."""
@@ -42,6 +53,7 @@ class Memory:
 
     def remember(self, namespace: str, latch: Latch) -> None:
         """Take in what is noted beside the quota."""
+        self._written.setdefault(namespace, set()).update(latch.names)
         for name in latch.names:
             self._discovered.setdefault(namespace, {}).setdefault(name, "an earlier look")
         for maker in latch.makers:
@@ -62,6 +74,7 @@ class Memory:
         for target in targets:
             match target.split("/"):
                 case [namespace, "secrets", name] if f"{namespace}/{name}" not in known:
+                    self._written.setdefault(namespace, set()).add(name)
                     self._discovered.setdefault(namespace, {}).setdefault(name, "an earlier run")
                 case [_, resource, name] if resource in PARENTS:
                     self._reported.setdefault(resource, set()).add(name)

@@ -67,27 +67,26 @@ class DeleteSyncedSecrets:
 
     def _namespace(self, namespace: str, seen: Seen) -> Looks:
         latch = seen.latches[namespace]
-        answers: list[object] = [latch]
+        lists = {resource: seen.lists[namespace, resource] for resource in (PUSHES, SYNCS)}
         there: set[str] = set()
         makers: set[str] = set()
-        for resource in (PUSHES, SYNCS):
-            target = f"{namespace}/{resource}"
-            listed = seen.lists[namespace, resource]
-            answers.append(listed)
+        part = f"{namespace}/secrets"
+        # First the Secrets: with the logins it is known what must be noted.
+        for target, answer in self._secrets(namespace, items.silence([latch, *lists.values()])):
+            if isinstance(answer, VendorError) or items.live(answer):
+                name = {target.removeprefix(f"{part}/")}
+                there |= name if target != part else self.cluster.discovered(namespace).keys()
+            yield target, answer
+        for resource, listed in lists.items():
             if isinstance(listed, VendorError):
-                yield target, listed
+                yield f"{namespace}/{resource}", listed
                 continue
             for one in listed or ():
                 if not one.ending:
                     there |= set(one.secrets)
                     makers |= items.made_by(resource, one)
-            yield target, items.synced(self.cluster, namespace, resource, listed, latch)
-        part = f"{namespace}/secrets"
-        for target, answer in self._secrets(namespace, items.silence(answers)):
-            if isinstance(answer, VendorError) or items.live(answer):
-                name = {target.removeprefix(f"{part}/")}
-                there |= name if target != part else self.cluster.discovered(namespace).keys()
-            yield target, answer
+            found = items.synced(self.cluster, namespace, resource, listed, latch)
+            yield f"{namespace}/{resource}", found
         if isinstance(latch, Latch):
             yield f"{namespace}/quota", items.quota(self.cluster, namespace, latch, there, makers)
         else:
@@ -95,18 +94,20 @@ class DeleteSyncedSecrets:
 
     def _secrets(self, namespace: str, silence: VendorError | None) -> Looks:
         part = f"{namespace}/secrets"
-        discovered = self.cluster.discovered(namespace)
-        places = (secret.partition("/") for secret in self.secrets)
-        listed = {name for place, _, name in places if place == namespace}
-        names = listed | discovered.keys()
         if silence:
             yield part, silence
             return
+        places = (secret.partition("/") for secret in self.secrets)
+        listed = {name for place, _, name in places if place == namespace}
+        known = self.cluster.discovered(namespace).keys() | self.cluster.left(namespace).keys()
         try:
-            logins = self.cluster.logins(namespace) if names else {}
+            logins = self.cluster.logins(namespace) if listed | known else {}
         except VendorError as error:
             yield part, error
             return
+        discovered = self.cluster.discovered(namespace)
+        names = listed | discovered.keys()
+        yield part, items.left(namespace, self.cluster.left(namespace), names)
         answers: dict[str, Found | VendorError | None] = {}
         look = self.cluster.secret
         asked = [keep(answers, name, partial(look, namespace, name)) for name in sorted(names)]

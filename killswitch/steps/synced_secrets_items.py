@@ -1,6 +1,6 @@
 """What the synced-secrets step makes of what it saw: what is live, what has ended, what to say."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -118,7 +118,8 @@ def held_back(
     if isinstance(latch, VendorError):
         noted, never = False, latch.lasting
     else:
-        noted = latch.names.issuperset(one.secrets) and latch.makers >= made_by(resource, one)
+        names = cluster.discovered(namespace).keys() & one.secrets
+        noted = names <= latch.names and latch.makers >= made_by(resource, one)
         never = cluster.lock_refused(namespace)
     return "" if noted or never else "waits until what it names is noted beside the quota"
 
@@ -209,6 +210,12 @@ def secret(cluster: SecretsCluster, path: str, found: Found | None, why: Why) ->
     if withheld:
         rehearse = partial(_refuse, withheld)
     return [Action("delete", target, perform, rehearse, SECRETS, withheld=withheld), *notes]
+
+
+def left(namespace: str, logins: Mapping[str, str], names: Iterable[str]) -> list[Item]:
+    """Say which Secrets are no targets: a store logs in with them, and nothing writes them."""
+    alone = sorted(logins.keys() - names)
+    return [say.login(f"Secret {namespace}/{name}", logins[name]) for name in alone]
 
 
 def _object(

@@ -46,6 +46,11 @@ def beyond(target: str, what: str) -> Note:
     return Note("unlisted", f"{target} {what}: not deleted", hint="list its Secrets in secrets")
 
 
+def login(target: str, store: str) -> Note:
+    """Say that a Secret is left alone because a store needs it."""
+    return Note("left", f"{target} is what {store} logs in with: left alone")
+
+
 def others(target: str, namespaces: frozenset[str]) -> Note:
     """Say whom else the end of a cluster-wide object strikes."""
     where = ", ".join(sorted(namespaces))

@@ -120,6 +120,12 @@ class SecretsCluster(Protocol):
     def discovered(self, namespace: str) -> Mapping[str, str]:
         """Return the Secrets that were found through other objects so far, and through which."""
 
+    def left(self, namespace: str) -> Mapping[str, str]:
+        """Return those that `discovered` leaves out, and the store that logs in with each.
+
+        Only what PushSecrets read, and what this run did not see to be there.
+        """
+
     def seen(self, namespace: str) -> frozenset[str]:
         """Return the Secrets that were seen to be there so far."""
 

@@ -233,6 +233,22 @@ def test_the_secrets_that_stores_log_in_with_are_known(
     assert client.logins(NS) == {}
 
 
+def test_a_login_is_left_unless_it_is_written_or_was_seen_or_noted(
+    server: SyncedKubernetesServer, client: SecretsClient
+) -> None:
+    server.traps.add("operator-down")
+    spec = {"selector": {"secret": {"name": STORE_TOKEN}}}
+    server.synced.add("pushsecrets", Thing(name="token", namespace=NS, spec=spec))
+    client.synced(NS, PUSHES)
+    assert STORE_TOKEN in client.discovered(NS)
+    client.logins(NS)
+    assert client.left(NS) == {STORE_TOKEN: "SecretStore vault"}
+    assert STORE_TOKEN not in client.discovered(NS)
+    client.secret(NS, STORE_TOKEN)
+    assert client.left(NS) == {}
+    assert STORE_TOKEN in client.discovered(NS)
+
+
 def test_stores_that_cannot_be_listed_for_a_moment_are_not_taken_for_none(
     connect: Connect,
 ) -> None:

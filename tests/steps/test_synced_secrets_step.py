@@ -37,6 +37,7 @@ class FakeCluster:
     asked: list[str] = field(default_factory=list)
     named: dict[str, str] = field(default_factory=dict)
     refused: bool = False
+    asked_stores: bool = False
     reported: set[str] = field(default_factory=set)
     was_there: set[str] = field(default_factory=set)
     seen_makers: dict[str, set[str]] = field(default_factory=lambda: {it: set() for it in PARENTS})
@@ -82,10 +83,18 @@ class FakeCluster:
 
     def logins(self, namespace: str) -> dict[str, str]:
         self.fail("stores")
+        self.asked_stores = True
         return self.tokens if namespace == NS else {}
 
     def discovered(self, namespace: str) -> dict[str, str]:
-        return dict(self.named) if namespace == NS else {}
+        left = self.left(namespace)
+        names = self.named.items() if namespace == NS else ()
+        return {name: through for name, through in names if name not in left}
+
+    def left(self, namespace: str) -> dict[str, str]:
+        named = self.named if self.asked_stores and namespace == NS else {}
+        read = {name for name, through in named.items() if through.startswith(PUSHES)}
+        return {it: self.tokens[it] for it in (read & self.tokens.keys()) - self.was_there}
 
     def seen(self, namespace: str) -> frozenset[str]:
         return frozenset(self.was_there if namespace == NS else ())
@@ -112,7 +121,7 @@ class FakeWrites:
     def lock(self, namespace: str) -> Receipt:
         if namespace != NS:
             raise RefusedError(f"namespace {namespace!r} does not exist (404)")
-        names = frozenset(self.cluster.was_there | self.cluster.named.keys())
+        names = frozenset(self.cluster.was_there | self.cluster.discovered(namespace).keys())
         if self._note("lock"):
             seen = self.cluster.seen_makers.items()
             makers = frozenset(f"{kind}/{name}" for kind, found in seen for name in found)
@@ -278,6 +287,27 @@ def test_a_store_that_names_a_bots_secret_does_not_take_it_off_the_targets(
     assert f"{NS}/quota" in clear(plan)
 
 
+def test_a_token_that_only_a_pushsecret_reads_is_left_alone_named_and_not_noted(
+    fake: FakeCluster,
+) -> None:
+    fake.tokens = {"pushed": "SecretStore vault"}
+    plan = carry_out(step_on(fake))
+    assert (plan.live, "pushed" in fake.there) == ((), True)
+    assert "pushed" not in fake.latched.names
+    assert "Secret trading/pushed is what SecretStore vault logs in with: left alone" in {
+        note.text for note in plan.notes
+    }
+
+
+def test_a_secret_that_was_seen_live_stays_a_target_when_a_store_names_it(
+    fake: FakeCluster,
+) -> None:
+    assert f"{NS}/secrets/pushed" in live(step_on(fake).plan())
+    fake.tokens = {"pushed": "SecretStore vault"}
+    plan = carry_out(step_on(fake))
+    assert [action.target for action in plan.live if action.withheld] == [f"{NS}/secrets/pushed"]
+
+
 def test_a_look_without_the_list_of_stores_sees_no_secret_as_gone_or_live(
     fake: FakeCluster,
 ) -> None:
@@ -386,10 +416,10 @@ def test_a_part_that_cannot_be_seen_is_blind_and_the_rest_goes_on(fake: FakeClus
         "pushed": RefusedError("not allowed (403)"),
     }
     plan = step_on(fake, f"{NS}/listed").plan()
-    assert [(blind.target, blind.lasting) for blind in plan.blind] == [
+    assert {(blind.target, blind.lasting) for blind in plan.blind} == {
         (f"{NS}/externalsecrets", False),
         (f"{NS}/secrets/pushed", True),
-    ]
+    }
     assert {f"{NS}/pushsecrets/back", f"{NS}/secrets/listed"} <= live(plan).keys()
 
 
