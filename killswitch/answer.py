@@ -8,8 +8,10 @@ from typing import Final
 from killswitch.model import VANISHED, HaltReport, Mode, Outcome, StepResult, TargetResult
 
 _BY_HAND: Final = {
-    "kubernetes": "kubectl delete pods --all --grace-period=1, then scale to 0",
-    "synced-secrets": "kubectl delete pushsecrets,externalsecrets --all, then the Secrets by name",
+    "kubernetes": "in its context and namespace: kubectl delete pods, the trader's, with"
+    " --grace-period=1; then scale to 0",
+    "synced-secrets": "in its context and namespace: kubectl delete pushsecrets and"
+    " externalsecrets, then the Secrets by name",
     "bybit": "https://www.bybit.com/app/user/api-management: delete the keys, cancel the orders",
     "kakunin": "Kakunin console > Agents: halt them, revoke their certificates",
     "vault": "vault kv metadata delete, path by path; a whole mount: vault secrets disable",
@@ -130,7 +132,7 @@ def _trouble(report: HaltReport) -> Iterator[Line]:
             continue
         if result.outcome.good:
             continue
-        bad = [t for t in result.targets if not t.outcome.good]
+        bad = sorted((t for t in result.targets if not t.outcome.good), key=_urgency)
         for target in bad[:_MOST_TARGETS]:
             label = "live" if target.live else target.outcome.value
             yield Line(label, f"{result.step} {result.system}: {_target(target)}")
@@ -138,6 +140,11 @@ def _trouble(report: HaltReport) -> Iterator[Line]:
             yield Line("", f"and {len(bad) - _MOST_TARGETS} more in {result.step} {result.system}")
         if report.order.mode is Mode.LIVE and result.step in _BY_HAND:
             yield Line("by hand", _BY_HAND[result.step])
+
+
+def _urgency(target: TargetResult) -> tuple[bool, int]:
+    # What is cut off at the end of a long list must be the least of it.
+    return (not target.live, list(Outcome).index(target.outcome))
 
 
 def _target(target: TargetResult) -> str:

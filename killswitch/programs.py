@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import IO, Final, cast
 
 _PART: Final = 64 * 1024
 # A program may end and leave a child that holds its output open: its own end is what counts.
@@ -20,12 +20,10 @@ class Ran:
     """What a program printed; `code` is None for one that was ended because time was up.
 
     `output` is a little longer than the bound at most; then the program was ended, too.
-    `errors` is empty unless asked for, and may hold anything.
     """
 
     code: int | None
     output: bytes
-    errors: bytes = b""
 
 
 def run(
@@ -34,7 +32,6 @@ def run(
     timeout_s: float,
     longest: int,
     environment: Mapping[str, str] | None = None,
-    keep_errors: bool = False,
 ) -> Ran:
     """Run a program to its end, or end it and its children after `timeout_s`.
 
@@ -49,7 +46,7 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         # What it prints there may hold a credential.
-        stderr=subprocess.PIPE if keep_errors else subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env=None if environment is None else dict(environment),
         start_new_session=True,  # Ctrl-C after the touch is for killswitch, not for it
     )
@@ -64,28 +61,26 @@ def run(
 
 
 def _read(process: "subprocess.Popen[bytes]", end: float, longest: int) -> Ran:
-    printed: dict[str, bytes] = {"output": b"", "errors": b""}
+    printed = b""
+    stream = cast("IO[bytes]", process.stdout)
+    os.set_blocking(stream.fileno(), False)
     with selectors.DefaultSelector() as selector:
-        for name, stream in (("output", process.stdout), ("errors", process.stderr)):
-            if stream is not None:
-                os.set_blocking(stream.fileno(), False)
-                selector.register(stream, selectors.EVENT_READ, name)
-        while selector.get_map():
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
             left_s = end - time.monotonic()
             if left_s <= 0:
-                return Ran(None, **printed)
+                return Ran(None, printed)
             ended = process.poll() is not None
             ready = selector.select(0 if ended else min(left_s, _LOOK_S))
             if ended and not ready:
                 break
-            for key, _ in ready:
-                part = os.read(key.fd, _PART)
-                if not part:
-                    selector.unregister(key.fileobj)
-                printed[key.data] = (printed[key.data] + part)[: longest + 1]
-            if len(printed["output"]) > longest:
-                return Ran(process.poll(), **printed)
+            part = os.read(stream.fileno(), _PART) if ready else b""
+            if ready and not part:
+                break
+            printed = (printed + part)[: longest + 1]
+            if len(printed) > longest:
+                return Ran(process.poll(), printed)
     try:
-        return Ran(process.wait(max(0.0, end - time.monotonic())), **printed)
+        return Ran(process.wait(max(0.0, end - time.monotonic())), printed)
     except subprocess.TimeoutExpired:
-        return Ran(None, **printed)
+        return Ran(None, printed)

@@ -281,7 +281,7 @@ def shown_s(result: "StepResult") -> float:
 
 
 def _text_width(mode: str) -> int:
-    return _WIDTH - len(mode) - 35
+    return _WIDTH - len(mode) - 38
 
 
 def _fit(text: str, width: int) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from killswitch.clients.kubernetes_http import Answer, expect_ok, parse
 from killswitch.clients.kubernetes_kinds import RECONCILERS, WORKLOADS, Place
 from killswitch.clients.kubernetes_owners import Meta
-from killswitch.clients.kubernetes_shapes import Named, Scale
+from killswitch.clients.kubernetes_shapes import Named, Quota, Scale, lock_of
 from killswitch.errors import RefusedError, UnreachableError
 from killswitch.model import Receipt
 from killswitch.steps.kubernetes_keepers import Keeper
@@ -45,6 +45,11 @@ class Changes:
                 return Receipt(f"{self._claim}the quota is {lock}")
             answer = self._patch(LOCK_PATH, {"namespace": namespace}, {"spec": _NO_POD})
             done = "quota mended"
+        if answer.code < 300 and lock_of(parse(answer, Quota)) is Lock.OTHER:
+            raise RefusedError(
+                f"the quota {LOCK} has scopes, which cannot be changed: it does not keep every pod"
+                " out; a person has to delete it"
+            )
         meta = parse(expect_ok(answer), Named).metadata
         if self._dry:
             # A halt reads back what it created, and may have to mend it: only then would these

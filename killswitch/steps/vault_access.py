@@ -109,7 +109,11 @@ def _rehearse(vault: SecretStore, needed: tuple[tuple[str, str], ...]) -> Receip
 def kept_token(system: str) -> Plan:
     """Say that the own token lives on, as configured."""
     text = f"the token that killswitch used for vault {system} is still valid"
-    return Plan(notes=(Note("still valid", text, "end it: vault token revoke"),))
+    return Plan(
+        notes=(
+            Note("still valid", text, "end it, with it in VAULT_TOKEN: vault token revoke -self"),
+        )
+    )
 
 
 def doubts(vault: SecretStore) -> Plan:

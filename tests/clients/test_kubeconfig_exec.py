@@ -283,7 +283,7 @@ def test_only_a_whole_credential_is_taken(
     assert HIDDEN not in "".join(traceback.format_exception(caught.value))
 
 
-def test_why_it_failed_is_told_without_what_it_may_give_away(plugin: Plugin) -> None:
+def test_a_failure_is_told_without_what_it_may_give_away(plugin: Plugin) -> None:
     plugin.exec["env"] = [{"name": "AWS_SECRET_ACCESS_KEY", "value": "hush-hush"}]
     plugin.does(
         f"sys.stderr.write('long ago\\n' * 99 + 'no\\x1b[1m session for hush-hush, {HIDDEN}\\n')\n"
@@ -292,11 +292,7 @@ def test_why_it_failed_is_told_without_what_it_may_give_away(plugin: Plugin) -> 
     with pytest.raises(RefusedError) as caught:
         plugin.issue()
     said = str(caught.value)
-    assert said.startswith("the plugin './bin/plugin' failed (exit code 7): ")
-    assert said.endswith("no[1m session for [secret], [secret]")
-    assert len(said) < 300
-    for hidden in ("hush-hush", HIDDEN, TOKEN, "\n", "\x1b"):
-        assert hidden not in said
+    assert said == "the plugin './bin/plugin' failed (exit code 7); run it by hand to see why"
 
 
 # How long it lasts.

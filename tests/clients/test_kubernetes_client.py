@@ -194,6 +194,8 @@ def test_a_quota_of_some_pods_only_is_no_lock(server: KubernetesServer, connect:
     quota = server.world.namespaces["trading"].quotas["killswitch-lock"]
     quota.spec = {"hard": {"pods": "0"}, "scopes": ["BestEffort"]}
     assert client.lock_state("trading") is Lock.OTHER
+    with pytest.raises(RefusedError, match="has scopes, which cannot be changed"):
+        client.writes.lock("trading")
 
 
 def test_a_stored_quota_is_not_yet_one_in_force(server: KubernetesServer, connect: Connect) -> None:

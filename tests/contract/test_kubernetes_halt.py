@@ -136,6 +136,21 @@ def test_a_quota_of_that_name_that_allows_pods_is_mended(bench: Bench, make: Mak
     assert quota["spec"]["hard"] == {"pods": "0"}
 
 
+def test_a_quota_of_that_name_that_cannot_be_mended_keeps_nothing_else_from_being_stopped(
+    bench: Bench, make: Make
+) -> None:
+    space = bench.namespace(Seed("Deployment", "freqtrade"))
+    spec = {"hard": {"pods": "0"}, "scopes": ["Terminating"]}
+    bench.ask("POST", at("resourcequotas", space), LOCK | {"spec": spec})
+    result = run(make(space), Intent.PERFORM)
+    assert not result.outcome.ended
+    told = {target.target: target.saw for target in result.targets}
+    assert "has scopes" in told[f"{space}/quota"]
+    # No quota keeps pods out, so what asks for them is stopped: none takes their place.
+    [deployment] = bench.ask("GET", at("deployments", space)).items
+    assert deployment["spec"]["replicas"] == 0
+
+
 def test_a_namespace_that_does_not_exist_is_never_taken_for_halted(make: Make) -> None:
     result = run(make("tradign"), Intent.PERFORM)
     assert not result.outcome.ended
