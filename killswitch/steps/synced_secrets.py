@@ -85,7 +85,7 @@ class DeleteSyncedSecrets:
                 if not one.ending:
                     there |= set(one.secrets)
                     makers |= items.made_by(resource, one)
-            found = items.synced(self.cluster, namespace, resource, listed, latch)
+            found = items.synced(self.cluster, namespace, resource, listed, seen)
             yield f"{namespace}/{resource}", found
         if isinstance(latch, Latch):
             yield f"{namespace}/quota", items.quota(self.cluster, namespace, latch, there, makers)

@@ -11,6 +11,7 @@ from killswitch.steps.synced_secrets_port import (
     PUSHES,
     SYNCS,
     Latch,
+    Lock,
     Parent,
     SecretsCluster,
     Synced,
@@ -27,6 +28,14 @@ class Seen:
     latches: dict[str, Latch | VendorError] = field(default_factory=dict)
     lists: dict[tuple[str, str], Listed] = field(default_factory=dict)
     parents: dict[str, Parents] = field(default_factory=dict)
+
+    def inhabited(self, namespace: str) -> bool:
+        """Return whether the quota or a listed object proves that the namespace exists."""
+        latch = self.latches[namespace]
+        if isinstance(latch, Latch) and latch.lock is not Lock.MISSING:
+            return True
+        lists = (self.lists[namespace, resource] for resource in (PUSHES, SYNCS))
+        return any(listed for listed in lists if not isinstance(listed, VendorError))
 
 
 def first_answers(cluster: SecretsCluster, namespaces: Sequence[str]) -> Seen:

@@ -91,19 +91,20 @@ def synced(
     namespace: str,
     resource: str,
     listed: Sequence[Synced] | None,
-    latch: Latch | VendorError,
+    seen: Seen,
 ) -> list[Item]:
-    """Judge the ExternalSecrets or PushSecrets of a namespace."""
+    """Judge the ExternalSecrets or PushSecrets of a namespace, after its Secrets."""
     if listed is None:
         return [Clear(f"{namespace}/{resource}", ABSENT)]
     found: list[Item] = []
     for one in listed:
         target = f"{namespace}/{resource}/{one.name}"
-        why = held_back(cluster, (namespace, resource), one, latch)
+        why = held_back(cluster, (namespace, resource), one, seen.latches[namespace])
         found += _object(cluster, target, one.ending_s, withheld=why)
         if one.beyond:
             found.append(say.beyond(target, one.beyond))
-    exists = bool(listed) or (isinstance(latch, Latch) and latch.lock is not Lock.MISSING)
+    # An empty list looks the same in a namespace that is not there: it may be a typo.
+    exists = seen.inhabited(namespace) or bool(cluster.seen(namespace))
     return found + _none_left(f"{namespace}/{resource}", found, exists=exists)
 
 

@@ -369,6 +369,41 @@ def test_a_namespace_that_does_not_exist_is_never_clear(fake: FakeCluster) -> No
     assert "nowhere/quota" in live(plan)
 
 
+def test_an_empty_list_is_proof_beside_an_object_of_the_other_kind(fake: FakeCluster) -> None:
+    for empty, other in ((PUSHES, SYNCS), (SYNCS, PUSHES)):
+        fake.objects[empty], fake.there = {}, {}
+        fake.objects[other] = {"one": Synced("one", ending_s=1.0)}
+        assert clear(step_on(fake).plan())[f"{NS}/{empty}"] is False
+
+
+def test_an_empty_list_is_proof_beside_a_listed_secret_that_was_found(fake: FakeCluster) -> None:
+    fake.objects = {PUSHES: {}, SYNCS: {}}
+    found = clear(step_on(fake, f"{NS}/listed", f"{NS}/typo").plan())
+    assert (found[f"{NS}/{PUSHES}"], found[f"{NS}/{SYNCS}"]) == (False, False)
+    assert found[f"{NS}/secrets/typo"] is True
+
+
+def test_an_empty_list_is_proof_beside_the_quota(fake: FakeCluster) -> None:
+    fake.objects, fake.there = {PUSHES: {}, SYNCS: {}}, {}
+    fake.latched = Latch(Lock.PENDING)
+    found = clear(step_on(fake).plan())
+    assert (found[f"{NS}/{PUSHES}"], found[f"{NS}/{SYNCS}"]) == (False, False)
+
+
+def test_empty_lists_prove_nothing_where_nothing_else_is_found(fake: FakeCluster) -> None:
+    fake.objects, fake.there = {PUSHES: {}, SYNCS: {}}, {}
+    found = clear(step_on(fake, f"{NS}/typo").plan())
+    for part in (PUSHES, SYNCS, "secrets/typo"):
+        assert found[f"{NS}/{part}"] is True
+
+
+def test_what_is_found_in_one_namespace_proves_no_other(fake: FakeCluster) -> None:
+    step = step_on(fake, f"{NS}/listed", "nowhere/listed", namespaces=(NS, "nowhere"))
+    found = clear(step.plan())
+    for part in (PUSHES, SYNCS, "secrets/listed"):
+        assert found[f"nowhere/{part}"] is True
+
+
 def test_whoever_may_not_list_the_cluster_wide_objects_need_not_without_a_child_of_one(
     fake: FakeCluster,
 ) -> None:
