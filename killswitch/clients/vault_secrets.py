@@ -1,7 +1,7 @@
 """KV secrets through hvac, versions 1 and 2: find and delete them, and ask for the rights."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -37,6 +37,14 @@ class _Keys(msgspec.Struct):
     keys: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """What a folder holds: `names` as paths inside the mount; `odd` says which have no path."""
+
+    names: tuple[str, ...] = ()
+    odd: tuple[VendorError, ...] = ()
+
+
 class _NoRouteError(UnreachableError):
     """Nothing handles this path: its mount is gone, or only its entry is left."""
 
@@ -60,7 +68,7 @@ class Secrets(Line):
         name = tree.folder.removesuffix("/")
         parent = name[: name.rfind("/") + 1]
         try:
-            return name in self._list(tree.mount, tree.version, parent)
+            return name in self._list(tree.mount, tree.version, parent).names
         except VendorError:
             return False
 
@@ -136,14 +144,18 @@ class Secrets(Line):
 
     def _walk(self, mount: Mount, path: str) -> Tree:
         version, folder = version_of(mount), path.removeprefix(mount.path)
-        found = list(self._list(mount.path, version, folder))
-        level, unseen = _only_folders(found), list[VendorError]()
+        top = self._list(mount.path, version, folder)
+        found, unseen = list(top.names), list(top.odd)
+        level = _only_folders(found)
         for _ in range(MAX_DEPTH):
             if not level or len(found) > MAX_ENTRIES:
                 break
             listings = each(partial(self._list, mount.path, version), level)
-            unseen += [listing for listing in listings if isinstance(listing, VendorError)]
-            inner = [key for keys in listings if not isinstance(keys, VendorError) for key in keys]
+            inner = list[str]()
+            for listing in listings:
+                seen = _Folder((), (listing,)) if isinstance(listing, VendorError) else listing
+                inner += seen.names
+                unseen += seen.odd
             level = _only_folders(inner)
             found += inner
         if level:
@@ -154,8 +166,8 @@ class Secrets(Line):
         accessor = wire.plain(mount.accessor)
         return Tree(mount.path, accessor, version, folder, names, tuple(unseen))
 
-    def _list(self, mount: str, version: int, folder: str) -> tuple[str, ...]:
-        """Return what `folder` holds, as paths inside the mount; folders end in "/"."""
+    def _list(self, mount: str, version: int, folder: str) -> _Folder:
+        """Return what `folder` holds; folders in it end in "/"."""
         status, body = self._ask(
             lambda vault: (
                 vault.secrets.kv.v2 if version == 2 else vault.secrets.kv.v1
@@ -169,10 +181,11 @@ class Secrets(Line):
         if status != 200:
             raise wire.not_ok(status, body)
         keys = wire.parse(body, Reply[_Keys]).data.keys
-        # "..", "." and "" would reach another path than the one that was listed.
-        if not keys or any({"", ".", ".."} & set(key.removesuffix("/").split("/")) for key in keys):
-            raise GarbledError(f"vault lists {where} with no key, or with one that cannot be")
-        return tuple(folder + key for key in keys)
+        if not keys:
+            raise GarbledError(f"vault lists {where} with no key")
+        # One odd key must not keep the others: who can write one could save them all.
+        names = tuple(folder + key for key in keys if not _is_odd(key))
+        return _Folder(names, tuple(_no_address(where, key) for key in keys if _is_odd(key)))
 
     def _delete(self, mount: str, version: int, name: str) -> None:
         def ask(vault: "hvac.Client") -> object:
@@ -195,13 +208,25 @@ def version_of(mount: Mount) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _empty(body: bytes, where: str) -> tuple[str, ...]:
+def _is_odd(key: str) -> bool:
+    """Tell a key whose path, as a client sends it, would be another one's."""
+    return bool({"", ".", ".."} & set(key.removesuffix("/").split("/")))
+
+
+def _no_address(where: str, key: str) -> VendorError:
+    mend = "delete it in the storage or disable the mount"
+    return RefusedError(
+        f"{where} holds a key named '{wire.plain(key)}', which no client can address: {mend}"
+    )
+
+
+def _empty(body: bytes, where: str) -> _Folder:
     """Tell the 404 of an empty folder from all others: it alone says ``"errors": []``.
 
     A KV version other than the mount's own is told in warnings.
     """
     if wire.parse(body, wire.Errors).errors == []:
-        return ()
+        return _Folder()
     error = wire.not_ok(404, body)
     if has_no_route(404, body):
         raise _NoRouteError(f"{where}: {error}")

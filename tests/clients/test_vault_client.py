@@ -291,9 +291,24 @@ def test_an_answer_that_is_cut_off_is_not_believed(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("key", ["..", ".", "", "/", "../", "a/../b", "x//"])
-def test_a_listed_key_that_would_reach_another_path_is_refused(serve: Serve, key: str) -> None:
-    client = logged_in(serve(Says(200, described(keys=[key]))))
-    with pytest.raises(GarbledError, match="one that cannot be"):
+def test_a_listed_key_that_would_reach_another_path_is_told_and_never_asked_for(
+    serve: Serve, key: str
+) -> None:
+    server = Says(200, described(keys=[key, "leaf"]))
+    tree = walked(logged_in(serve(server)), "trading/")
+    assert tree.names == ("leaf",)
+    [error] = tree.unseen
+    assert error.lasting
+    assert error.problem == (
+        f"trading/ holds a key named '{key}', which no client can address: "
+        "delete it in the storage or disable the mount"
+    )
+    assert len(server.headers) == 2  # the mount, and one listing
+
+
+def test_a_listing_without_any_key_is_not_believed(serve: Serve) -> None:
+    client = logged_in(serve(Says(200, described(keys=[]))))
+    with pytest.raises(GarbledError, match=r"vault lists trading/ with no key$"):
         client.walk("trading/")
 
 

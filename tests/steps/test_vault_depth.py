@@ -717,6 +717,22 @@ def test_a_writer_that_puts_a_key_back_all_the_time_is_never_called_halted(desk:
     assert not result.outcome.ended
 
 
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("name", [".", "..", "", "bybit/.", "bybit//deeper", "./deeper"])
+def test_an_oddly_named_key_does_not_save_the_others_and_is_never_called_wiped(
+    desk: Open, name: str, version: int
+) -> None:
+    vault = desk(mounts={"trading/": version})
+    vault.server.put(f"trading/{name}", {"key": "made-up"})
+    result = carried_out(vault.step(paths=("trading/",)))
+    assert vault.server.live() == [f"trading/{name}"]
+    assert not result.outcome.ended
+    left = of(result, f"trading/ in {vault.server.mounts['trading/'].accessor}")
+    assert "which no client can address" in left.saw
+    again = carried_out(vault.step(paths=("trading/",)))
+    assert not again.outcome.ended
+
+
 @pytest.mark.parametrize(
     "what",
     [
