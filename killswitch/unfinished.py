@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+LONGEST_S: Final = 900.0
+"""How long such a call is waited for."""
 _REST_S: Final = 0.1
 
 

@@ -1,12 +1,8 @@
 """After the report: the process stays while a call runs that must not be cut off."""
 
-from typing import Final
-
 from killswitch.cli.terminal import Terminal
 from killswitch.runner import Runner
-from killswitch.unfinished import UNFINISHED, Call, Unfinished, outlast
-
-LONGEST_S: Final = 900.0
+from killswitch.unfinished import LONGEST_S, UNFINISHED, Call, Unfinished, outlast
 
 
 def stay_for_unfinished(

@@ -15,7 +15,7 @@ from killswitch.errors import GarbledError, RefusedError, VendorError
 from killswitch.model import Clear
 from killswitch.secret import Secret
 from killswitch.steps.vault_port import DeadTokenError, NoRightError
-from killswitch.unfinished import UNFINISHED, Unfinished
+from killswitch.unfinished import LONGEST_S, UNFINISHED, Unfinished
 
 if TYPE_CHECKING:
     import hvac
@@ -82,6 +82,7 @@ class Line:
         timeout_s: to connect, and for each part of an answer.
         back_off_s: for how long a call that meets the rate limit (429) is repeated.
         steady_s: how long all else must have been seen ended before the own token may go.
+        erase_s: for how long a mount's erasing is waited for, and asked for again.
         unfinished: where calls are known that must not be cut off.
     """
 
@@ -94,6 +95,7 @@ class Line:
         timeout_s: tuple[float, float] = (3.0, 5.0),
         back_off_s: float = 3.0,
         steady_s: float = 2.0,
+        erase_s: float = LONGEST_S,
         unfinished: Unfinished = UNFINISHED,
     ) -> None:
         self._address = checked_url(address)
@@ -102,6 +104,7 @@ class Line:
         self._timeout_s = timeout_s
         self._back_off_s = back_off_s
         self._steady_s = steady_s
+        self._erase_s = erase_s
         self._unfinished = unfinished
         self._memory = Memory()
         self._session: requests.Session | None = None

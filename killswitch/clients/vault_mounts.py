@@ -1,15 +1,17 @@
 """A KV mount that goes as a whole: what stands at its path, and the one long call that erases it.
 
 Vault erases under the request: when the caller hangs up it stops, for good, and tells nobody. So
-this call has a read time-out of its own, is never begun twice, and is known to the process.
+this call has a read time-out of its own, is never begun twice, and is known to the process. Vault
+ends also this request after its max_request_duration, 90 s, with a 400: the call then asks again.
 """
 
+import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from killswitch.clients import vault_http as wire
 from killswitch.clients.vault_secrets import Secrets, has_no_route, version_of
-from killswitch.errors import RefusedError, UnreachableError
+from killswitch.errors import RefusedError, UnreachableError, VendorError
 from killswitch.steps.vault_port import (
     Erased,
     Erasing,
@@ -22,8 +24,7 @@ from killswitch.steps.vault_port import (
 if TYPE_CHECKING:
     import hvac
 
-ERASE_S: Final = 900.0
-_SECRET_S: Final = 0.01  # ten times what raft storage needs
+_PAUSE_S: Final = 0.5
 
 
 class Mounts(Secrets):
@@ -50,44 +51,58 @@ class Mounts(Secrets):
     def erase(self, mount: str, accessor: str) -> None:
         """Disable the mount with all its data, and wait for the answer as long as it takes."""
         self._writing("disables no mount")
-        _, count = self._memory.stood.get(mount, ("", 0))
-        read_s = max(ERASE_S, count * _SECRET_S)
         url = f"/v1/sys/mounts/{quote(mount.removesuffix('/'))}"
+        word = ""
 
         def ask(vault: "hvac.Client") -> object:
             # At each try: while the rate limit was waited out, it may have been moved.
-            self._demand_unmoved(mount, accessor)
+            self._demand_unmoved(mount, accessor, word)
             return vault.adapter.delete(url)
 
         def send() -> None:
-            status, body = self._ask(ask, self._patient_client(read_s))
+            nonlocal word
+            vault, end = self._patient_client(self._erase_s), time.monotonic() + self._erase_s
+            status, body = self._ask(ask, vault)
+            # Here and not in a later look: the run may have ended by then.
+            while status == 400 and not self._is_readable(mount) and time.monotonic() < end:
+                time.sleep(_PAUSE_S)
+                word = " again"
+                status, body = self._ask(ask, vault)
             if status == 403:
                 raise self._refusal(f"may not disable {mount}: {wire.not_ok(status, body)}")
-            error = wire.not_ok(status, body)
-            if status >= 400:
-                # Vault ends also this request after its max_request_duration, 90 s, with a 400.
-                raise UnreachableError(f"{error}; asked again, it goes on where it stopped")
             if status not in {200, 204}:
-                raise error
+                raise wire.not_ok(status, body)
             self._memory.erased[mount] = accessor
 
         self._unfinished.run(self._call(mount), f"Vault is still erasing {mount}", send)
 
-    def _demand_unmoved(self, mount: str, accessor: str) -> None:
+    def _demand_unmoved(self, mount: str, accessor: str, word: str) -> None:
         """See directly before its erasing that the mount stands where it was seen, or is gone."""
+        untold = f"{mount} was not told to go{word}"
         try:
             status, body = self._mount_question(mount)
         except UnreachableError as error:
-            raise UnreachableError(f"{mount} was not told to go: {error.problem}") from None
+            raise UnreachableError(f"{untold}: {error.problem}") from None
         stood = self._memory.stood.get(mount, ("", 0))[0]
         found = "" if status == 403 else self._as_mount(mount, status, body).accessor
         if wire.plain(found) != stood or stood not in {"", accessor}:
-            raise UnreachableError(f"{mount} was not told to go: another mount is there, or none")
+            raise UnreachableError(f"{untold}: another mount is there, or none")
+
+    def _is_readable(self, mount: str) -> bool:
+        """Tell a mount that Vault did not begin to erase: it still lists what is in it."""
+        try:
+            status, body = self._list_root(mount)
+            return status == 200 or (status == 404 and not has_no_route(status, body))
+        except VendorError:
+            return False  # its words would be taken for those of the erasing
+
+    def _list_root(self, mount: str) -> tuple[int, bytes]:
+        url = f"/v1/{quote(mount)}metadata/"
+        return self._ask(lambda vault: vault.adapter.list(url))
 
     def _missing(self, mount: str) -> Erased | Gone:
         """Tell what it means that no mount, or none that the token has a right to, is there."""
-        url = f"/v1/{quote(mount)}metadata/"
-        status, body = self._ask(lambda vault: vault.adapter.list(url))
+        status, body = self._list_root(mount)
         if not has_no_route(status, body):
             raise self._refusal(f"{mount}: no such mount, or no right under it")
         known = self._memory

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Request, Response
 
 from killswitch.clients.vault import VaultClient
 from killswitch.converge import Limits
+from killswitch.errors import VendorError
 from killswitch.halt import Assignment, carry_out
 from killswitch.journal.history import History
 from killswitch.journal.store import NewEvent
@@ -63,12 +64,15 @@ class Desk:
         self.server = server
         self.unfinished = Unfinished()
 
-    def client(self, *, may_write: bool = True, token: str = TOKEN, **past: Any) -> VaultClient:
+    def client(
+        self, *, may_write: bool = True, token: str = TOKEN, erase_s: float = 30, **past: Any
+    ) -> VaultClient:
         client = VaultClient(
             address=self.server.url,
             timeout_s=(0.5, 0.5),
             back_off_s=1.5,
             steady_s=0.4,
+            erase_s=erase_s,
             unfinished=self.unfinished,
         )
         client.login(token=Secret(token), may_write=may_write, **past)
@@ -195,13 +199,90 @@ def test_an_erasing_that_vault_itself_ends_is_asked_for_until_it_is_done(desk: O
     target = vault.target()
     result = carried_out(vault.step(mounts=("trading/",)))
     assert result.outcome is Outcome.VERIFIED
-    errors = [attempt.error for attempt in of(result, target).attempts]
-    assert (
-        errors[0]
-        == "vault answered 400: context canceled; asked again, it goes on where it stopped"
-    )
-    assert errors[-1] == ""
+    assert [attempt.error for attempt in of(result, target).attempts] == [""]
+    assert vault.asked("DELETE", "/v1/sys/mounts/trading") == 4
     assert vault.server.live() == []
+
+
+def test_an_erasing_that_vault_itself_ends_after_the_report_is_asked_for_all_the_same(
+    desk: Open,
+) -> None:
+    vault = desk("erase-limit", erase_s=0.3)
+    brief = replace(LIMITS, act_s=0.3, patience_s=0.4)
+    result = carried_out(vault.step(mounts=("trading/",)), limits=brief)
+    assert result.outcome is Outcome.UNKNOWN
+    [call] = vault.unfinished.under_way()
+    outlast((call,), 20, lambda: False)
+    assert (call.done.is_set(), call.error) == (True, None)
+    assert vault.server.live() == []
+    assert "trading/" not in vault.server.mounts
+
+
+def begun_to_erase(client: VaultClient) -> VendorError:
+    """Return what the erasing of a mount that was looked at ends with."""
+    found = client.look_at("trading/")
+    with pytest.raises(VendorError) as caught:
+        client.erase("trading/", found.accessor)
+    return caught.value
+
+
+def test_an_erasing_that_vault_ends_is_asked_for_no_longer_than_it_is_waited_for(
+    desk: Open,
+) -> None:
+    vault = desk("erase-limit")
+    error = begun_to_erase(vault.client(erase_s=0.3))
+    assert error.problem == "vault answered 400: context canceled"
+    assert vault.asked("DELETE", "/v1/sys/mounts/trading") == 2
+    assert len(vault.server.live()) == 4
+
+
+def test_an_erasing_that_vault_ends_is_not_asked_for_when_another_mount_is_there(
+    desk: Open,
+) -> None:
+    class Replaces(VaultServer):
+        def respond(self, request: Request) -> Response:
+            answer = super().respond(request)
+            if request.method == "DELETE":
+                self.mounts["trading/"] = Mount("trading/", 2, unmounted=True)
+            return answer
+
+    vault = desk("erase-limit", kind=Replaces)
+    error = begun_to_erase(vault.client())
+    text = "trading/ was not told to go again: another mount is there, or none"
+    assert error.problem == text
+    assert vault.asked("DELETE", "/v1/sys/mounts/trading") == 1
+
+
+def test_an_erasing_that_vault_ends_is_asked_for_again_when_a_look_between_is_cut_off(
+    desk: Open,
+) -> None:
+    class Cuts(VaultServer):
+        told = False
+
+        def respond(self, request: Request) -> Response:
+            self.told = self.told or request.method == "DELETE"
+            if self.told and request.method == "LIST":
+                self.cut(request)
+            return super().respond(request)
+
+    vault = desk("erase-limit", kind=Cuts)
+    client = vault.client()
+    client.erase("trading/", client.look_at("trading/").accessor)
+    assert "trading/" not in vault.server.mounts
+
+
+@pytest.mark.parametrize("status", [400, 405, 500])
+def test_an_erasing_that_vault_does_not_begin_is_told_in_its_own_words(
+    desk: Open, status: int
+) -> None:
+    class Refuses(VaultServer):
+        def respond(self, request: Request) -> Response:
+            if request.method == "DELETE":
+                return Response('{"errors": ["not this one"]}', status)
+            return super().respond(request)
+
+    error = begun_to_erase(desk(kind=Refuses).client())
+    assert error.problem == f"vault answered {status}: not this one"
 
 
 def test_a_caller_who_hangs_up_leaves_the_mount_half_erased(desk: Open) -> None:
