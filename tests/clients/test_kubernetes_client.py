@@ -57,10 +57,16 @@ def server() -> Iterator[KubernetesServer]:
 
 @pytest.fixture
 def connect(tmp_path: Path) -> Callable[..., KubernetesClient]:
-    def make(text: str, *, may_write: bool = True, log_in: bool = True) -> KubernetesClient:
+    def make(
+        text: str,
+        *,
+        may_write: bool = True,
+        log_in: bool = True,
+        timeout_s: tuple[float, float] = FAST,
+    ) -> KubernetesClient:
         path = tmp_path / "kubeconfig"
         path.write_text(text)
-        client = KubernetesClient(kubeconfig=path, context="sandbox", timeout_s=FAST)
+        client = KubernetesClient(kubeconfig=path, context="sandbox", timeout_s=timeout_s)
         if log_in:
             client.login(may_write=may_write)
         return client
@@ -271,7 +277,7 @@ def test_long_lists_are_read_to_their_end(connect: Connect) -> None:
     many = [Workload(kind="Deployment", name=f"bot-{n}", replicas=1) for n in range(230)]
     server = KubernetesServer(token=TOKEN, namespaces={"trading": many})
     server.start()
-    client = connect(server.kubeconfig())
+    client = connect(server.kubeconfig(), timeout_s=(3, 10))
     assert len(client.pods("trading")) == len(client.workloads("trading", "deployments")) == 230
     server.stop()
 
