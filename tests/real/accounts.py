@@ -23,7 +23,7 @@ from tests.real.manifests import Object, apply, documents
 from tests.servers.control_plane import ControlPlane
 from tests.servers.https import Http
 
-LIMITS: Final = Limits(deadline_s=40, wrap_up_s=1, stay_down_s=0.4)
+LIMITS: Final = Limits(deadline_s=60, wrap_up_s=1, patience_s=40, stay_down_s=0.4)
 _TOKEN: Final = "/api/v1/namespaces/killswitch/serviceaccounts/killswitch/token"
 _MESSAGE: Final = Message(title="test", lines=("a line",))
 

@@ -30,6 +30,8 @@ from tests.worlds import running_world
 Tell = Callable[[str, object], None]
 DEAD_WITHIN_S = 2.6
 """From the touch to the last process; a kubelet gives each of them 2 s at least."""
+PATIENCE_S = 40.0
+"""A cluster puts no quota in force for up to 30 s when it learns of new kinds."""
 BUSY = 3
 """The load of each core from which on nothing about seconds is failed, only told."""
 DESK = (
@@ -50,6 +52,12 @@ def bench(cluster: Cluster) -> RealBench:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     with running_world(tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+def patient_world(tmp_path: Path) -> Iterator[World]:
+    with running_world(tmp_path, patience_s=PATIENCE_S) as world:
         yield world
 
 
@@ -126,7 +134,7 @@ def test_every_process_of_every_kind_is_dead_soon_and_before_it_says_halted(
     for attempt in range(3):
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        with running_world(folder) as world:
+        with running_world(folder, patience_s=PATIENCE_S) as world:
             best = min(best, halted_desk(bench, cluster, world, record_property))
         if best < DEAD_WITHIN_S:
             return
@@ -137,12 +145,12 @@ def test_every_process_of_every_kind_is_dead_soon_and_before_it_says_halted(
 
 
 def test_a_real_cluster_and_a_real_vault_are_halted_by_one_touch(
-    bench: RealBench, cluster: Cluster, dev_vault: DevVault, world: World
+    bench: RealBench, cluster: Cluster, dev_vault: DevVault, patient_world: World
 ) -> None:
     space = bench.namespace(Seed("Deployment", "freqtrade"))
-    aim_at_cluster(world, bench.kubeconfig(world.folder), "bench", [space])
-    aim_at_vault(world, dev_vault, "whole-halt")
-    halt = Halt(world)
+    aim_at_cluster(patient_world, bench.kubeconfig(patient_world.folder), "bench", [space])
+    aim_at_vault(patient_world, dev_vault, "whole-halt")
+    halt = Halt(patient_world)
     halt.touch()
     assert halt.finish() == 0, halt.text
     assert dev_vault.send("LIST", "whole-halt/metadata/bots")[0] == 404
@@ -151,7 +159,7 @@ def test_a_real_cluster_and_a_real_vault_are_halted_by_one_touch(
 
 
 def test_what_scales_back_for_ever_has_no_process_left(
-    bench: RealBench, cluster: Cluster, world: World
+    bench: RealBench, cluster: Cluster, patient_world: World
 ) -> None:
     space = bench.namespace(
         Seed("Deployment", "freqtrade", 3),
@@ -163,9 +171,9 @@ def test_what_scales_back_for_ever_has_no_process_left(
     autoscaler = {"metadata": {"name": "hedger"}, "spec": spec}
     path = at("horizontalpodautoscalers", space)
     assert bench.ask("POST", path, autoscaler).code == 201
-    aim_at_cluster(world, bench.kubeconfig(world.folder), "bench", [space])
+    aim_at_cluster(patient_world, bench.kubeconfig(patient_world.folder), "bench", [space])
     with scaling_back(bench, space):
-        halt = Halt(world)
+        halt = Halt(patient_world)
         halt.touch()
         assert halt.finish() == 0, halt.text
         for _ in range(10):
@@ -196,7 +204,7 @@ def test_an_api_server_that_comes_back_is_asked_again(
     bench: RealBench, cluster: Cluster, tmp_path: Path
 ) -> None:
     space = bench.namespace(Seed("Deployment", "freqtrade", 2))
-    with running_world(tmp_path, patience_s=30) as world:
+    with running_world(tmp_path, patience_s=PATIENCE_S) as world:
         aim_at_cluster(world, bench.kubeconfig(world.folder), "bench", [space])
         halt = Halt(world)
         halt.touch()
