@@ -198,6 +198,7 @@ def test_an_api_server_that_dies_and_stays_away_is_never_halted(
         code = halt.finish()
     finally:
         cluster.control_plane.start_api()
+        quotas_count(bench)  # for whoever comes next
     assert_not_halted(halt, code, "takes no connection")
 
 
@@ -233,6 +234,7 @@ def test_an_api_server_that_comes_back_is_asked_again(
             again.finish()
             assert re.search(r"ok (already|verified) +kubernetes", again.text), again.text
     assert live_pods(bench, space) == []
+    quotas_count(bench)
 
 
 @pytest.mark.parametrize(
